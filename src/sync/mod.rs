@@ -4,6 +4,14 @@
 //! `--cfg afterwrite_loom` they are loom's, so that the models in `loom-tests` explore the code
 //! that ships. The cfg is our own: a bare `cfg(loom)` would reach every dependency as well.
 
+#[cfg(afterwrite_loom)]
+mod mutant;
+pub(crate) mod order;
+
+#[cfg(afterwrite_loom)]
+pub use mutant::mutant;
+pub(crate) use std::sync::atomic::Ordering;
+
 #[cfg(not(afterwrite_loom))]
 mod imp {
     pub(crate) use std::cell::UnsafeCell as StdUnsafeCell;

@@ -1,0 +1,73 @@
+//! The receiver's waker cell: one registrant, any number of takers.
+//!
+//! The algorithm is that of `AtomicWaker` in the futures crate, over our own atomics so that the
+//! models see it.
+//!
+//! | `waker_state`           | meaning                                                            |
+//! |-------------------------|--------------------------------------------------------------------|
+//! | `IDLE`                  | the cell belongs to nobody; it holds a waker or not                |
+//! | `REGISTERING`           | the receiver writes the cell                                       |
+//! | `WAKING`                | a taker reads the cell                                             |
+//! | `REGISTERING | WAKING`  | a taker came while the receiver wrote: the receiver wakes itself   |
+//!
+//! A taker is the one that turns `IDLE` into `WAKING`; any other taker leaves it to that one, or to
+//! the receiver. So a wake that follows a completed registration always finds the waker, and one
+//! that overlaps it makes the receiver look again.
+
+use std::task::Waker;
+
+use super::Header;
+use crate::sync::{Ordering::Relaxed, order};
+
+const IDLE: u8 = 0;
+const REGISTERING: u8 = 1;
+const WAKING: u8 = 1 << 1;
+
+impl Header {
+    /// Puts the receiver's waker into the cell, replacing an earlier one. Lock-free.
+    ///
+    /// # Safety
+    /// Called by the receiver alone.
+    pub(crate) unsafe fn register_waker(&self, waker: &Waker) {
+        // A waker's clone is the user's code: it runs before the cell is taken.
+        let fresh = waker.clone();
+        let taken =
+            self.waker_state
+                .compare_exchange(IDLE, REGISTERING, order::waker_register(), Relaxed);
+        if taken.is_err() {
+            // A taker is at work: what it announces may concern us.
+            fresh.wake();
+            return;
+        }
+        // SAFETY: `REGISTERING` is ours alone, takers leave the cell to us while it stands.
+        let replaced = self
+            .waker
+            .with_mut(|cell| unsafe { (*cell).replace(fresh) });
+        let released = self.waker_state.compare_exchange(
+            REGISTERING,
+            IDLE,
+            order::waker_registered(),
+            Relaxed,
+        );
+        if released.is_err() {
+            // SAFETY: the state is `REGISTERING | WAKING`, which no taker touches: still ours.
+            let ours = self.waker.with_mut(|cell| unsafe { (*cell).take() });
+            self.waker_state.swap(IDLE, order::waker_registered());
+            if let Some(waker) = ours {
+                waker.wake();
+            }
+        }
+        drop(replaced);
+    }
+
+    /// Takes the waker out, for the caller to wake. Lock-free.
+    pub(crate) fn take_waker(&self) -> Option<Waker> {
+        if self.waker_state.fetch_or(WAKING, order::waker_take()) != IDLE {
+            return None;
+        }
+        // SAFETY: this call turned `IDLE` into `WAKING`: the cell is ours until we clear it.
+        let waker = self.waker.with_mut(|cell| unsafe { (*cell).take() });
+        self.waker_state.fetch_and(!WAKING, order::waker_taken());
+        waker
+    }
+}

@@ -1,0 +1,118 @@
+//! Every memory ordering above `Relaxed`, as a named role.
+//!
+//! A role says which operation it orders and which operation it pairs with, so that an ordering
+//! is argued once and used by name. Under the model checker each role can be weakened from
+//! outside (`AFTERWRITE_MUTANT=<role>`, or `<role>:acquire` and `<role>:release` for the halves of
+//! an `AcqRel`), and `loom-tests` shows for each that a named model then fails.
+
+use crate::sync::Ordering;
+
+macro_rules! roles {
+    ($($(#[doc = $doc:literal])+ $name:ident = $ordering:ident;)+) => {
+        $(
+            $(#[doc = $doc])+
+            #[inline(always)]
+            pub(crate) fn $name() -> Ordering {
+                #[cfg(afterwrite_loom)]
+                return weakened(stringify!($name), Ordering::$ordering);
+                #[cfg(not(afterwrite_loom))]
+                Ordering::$ordering
+            }
+        )+
+
+        /// Every role and its full strength, for the models that weaken them one by one.
+        #[cfg(afterwrite_loom)]
+        pub const ROLES: &[(&str, Ordering)] = &[$((stringify!($name), Ordering::$ordering)),+];
+    };
+}
+
+#[cfg(afterwrite_loom)]
+fn weakened(role: &str, full: Ordering) -> Ordering {
+    use crate::sync::mutant;
+    if mutant(role) {
+        Ordering::Relaxed
+    } else if full == Ordering::AcqRel && mutant(&format!("{role}:acquire")) {
+        Ordering::Release
+    } else if full == Ordering::AcqRel && mutant(&format!("{role}:release")) {
+        Ordering::Acquire
+    } else {
+        full
+    }
+}
+
+roles! {
+    /// A pusher takes the turn: sees what the last holder left in the entries, every `live` and
+    /// `waiting` bit whose owner came by the turn before, and every cleared one.
+    turn_acquire = Acquire;
+    /// The holder gives the turn back: its deliveries and entries become the next holder's and
+    /// are complete for whoever reads the ticket.
+    turn_leave = Release;
+    /// The holder answers flags (sweep, owed, attention): sees what was asked for, and says that
+    /// its deliveries are complete.
+    turn_answer = AcqRel;
+    /// A loss or a shutdown is left with the holder, or takes the turn itself: both sides of it.
+    turn_owe = AcqRel;
+    /// A subscriber comes by after it set `live`: later holders see the bit.
+    turn_join = Release;
+    /// A closer comes by after it cleared `live`: later holders see it cleared, and, when the turn
+    /// is free, every delivery of earlier holders is visible to whoever drains the mailbox.
+    turn_retire = AcqRel;
+    /// A receiver comes by before it sleeps: later holders see that it waits, and what earlier
+    /// holders delivered is visible to its last look.
+    turn_wait = AcqRel;
+    /// A receiver that found nothing reads how far the tickets are: whatever they delivered here
+    /// is visible to its second look.
+    turn_read = Acquire;
+
+    /// A payload is in its slot; pairs with `stamp_take`.
+    stamp_publish = Release;
+    /// The receiver finds a payload in the slot.
+    stamp_take = Acquire;
+    /// The receiver is done with a slot; pairs with `head_reload`.
+    head_release = Release;
+    /// The pusher looks whether slots have come free.
+    head_reload = Acquire;
+
+    /// The pusher swaps a record in and the evicted one (or the receiver's spare) out.
+    record_swap = AcqRel;
+    /// The receiver claims a record and leaves its spare.
+    record_claim = AcqRel;
+
+    /// An entry is initialised; pairs with `live_read`, for a walk that is already under way.
+    live_set = Release;
+    /// The walk finds an entry.
+    live_read = Acquire;
+    /// A chunk is initialised; pairs with `chunk_read`.
+    chunk_link = Release;
+    /// The walk goes on to a chunk.
+    chunk_read = Acquire;
+
+    /// A closer lists a mailbox; pairs with `retired_take`, also before its flag is raised.
+    retired_put = Release;
+    /// The retired mailboxes are taken off their list.
+    retired_take = Acquire;
+    /// A mailbox is handed to the writers by the holder that swept it; pairs with `swept_take`.
+    swept_put = Release;
+    /// A writer takes the swept mailboxes.
+    swept_take = Acquire;
+    /// The last of {the consumer left, no push can touch it} drains: it must see all the other did.
+    settle = AcqRel;
+    /// The closed bit of a mailbox is raised before the receiver is woken.
+    close_raise = Release;
+    /// One reference to a mailbox less; the last frees it and must see every other's use.
+    refs_drop = AcqRel;
+
+    /// A receiver begins to exchange its waker: sees what the last taker did with the cell.
+    waker_register = Acquire;
+    /// A receiver's waker is in its cell; pairs with `waker_take`.
+    waker_registered = AcqRel;
+    /// A waker is taken: sees the waker, and shows the receiver what happened before the wake.
+    waker_take = AcqRel;
+    /// The taker is done with the cell.
+    waker_taken = Release;
+
+    /// The first notice of a gated subscription is in its place; pairs with `first_read`.
+    first_fill = Release;
+    /// The receiver looks for its first notice.
+    first_read = Acquire;
+}

@@ -1,0 +1,192 @@
+//! Stable chunks of entries: where a topic keeps its subscribers in the order of the walk.
+//!
+//! A topic begins with one entry in place; chunks of 4, 16 and then 64 entries follow as subscribers
+//! come. Chunks are linked once and freed with the topic, so a walk needs no protection beyond the
+//! topic's own; entries are used again, lowest first, so that the walk stays short and dense.
+
+use std::alloc::{self, Layout};
+use std::ptr::NonNull;
+
+use crate::mailbox::Entry;
+use crate::sync::{AtomicPtr, AtomicU64, Ordering::Relaxed, UnsafeCell, order};
+
+#[cfg(not(afterwrite_loom))]
+const SIZES: [u32; 4] = [1, 4, 16, 64];
+#[cfg(afterwrite_loom)]
+const SIZES: [u32; 4] = [1, 2, 2, 2];
+
+/// The first entry's position in each of the chunks of growing size, and in the first full one.
+const STARTS: [u32; 4] = [
+    0,
+    SIZES[0],
+    SIZES[0] + SIZES[1],
+    SIZES[0] + SIZES[1] + SIZES[2],
+];
+
+/// How many entries the chunk of this number holds.
+pub(super) fn size_of_chunk(number: usize) -> u32 {
+    SIZES[number.min(3)]
+}
+
+/// The chunk number and the bit of an entry's position.
+pub(super) fn locate(position: u32) -> (usize, u32) {
+    match position {
+        p if p < STARTS[1] => (0, p),
+        p if p < STARTS[2] => (1, p - STARTS[1]),
+        p if p < STARTS[3] => (2, p - STARTS[2]),
+        p => (
+            3 + ((p - STARTS[3]) / SIZES[3]) as usize,
+            (p - STARTS[3]) % SIZES[3],
+        ),
+    }
+}
+
+/// The position of the first entry of a chunk.
+pub(super) fn start_of_chunk(number: usize) -> u32 {
+    match number {
+        0..3 => STARTS[number],
+        n => STARTS[3] + (n - 3) as u32 * SIZES[3],
+    }
+}
+
+/// What a chunk begins with; its entries follow.
+#[repr(C)]
+pub(super) struct Chunk {
+    /// Entries that a walk delivers to.
+    pub(super) live: AtomicU64,
+    /// Entries whose receiver sleeps, or is about to.
+    pub(super) waiting: AtomicU64,
+    next: AtomicPtr<Chunk>,
+    size: u32,
+}
+
+/// The chunk of one entry that every topic has in place.
+#[repr(C)]
+pub(super) struct FirstChunk {
+    pub(super) chunk: Chunk,
+    entry: UnsafeCell<Entry>,
+}
+
+impl FirstChunk {
+    pub(super) fn new() -> Self {
+        Self {
+            chunk: Chunk::empty(SIZES[0]),
+            entry: UnsafeCell::new(Entry::EMPTY),
+        }
+    }
+}
+
+impl Chunk {
+    fn empty(size: u32) -> Self {
+        Self {
+            live: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            next: AtomicPtr::new(std::ptr::null_mut()),
+            size,
+        }
+    }
+
+    fn layout(size: u32) -> Layout {
+        let entries = Layout::array::<UnsafeCell<Entry>>(size as usize);
+        let entries = entries.expect("at most 64 entries");
+        Layout::new::<Chunk>()
+            .extend(entries)
+            .expect("at most 64 entries")
+            .0
+            .pad_to_align()
+    }
+
+    /// A chunk on the heap; [`Chunk::free`] gives it back.
+    pub(super) fn allocate(number: usize) -> NonNull<Chunk> {
+        let size = size_of_chunk(number);
+        let layout = Self::layout(size);
+        // SAFETY: the layout begins with a `Chunk`, so its size is not zero.
+        let raw = unsafe { alloc::alloc(layout) }.cast::<Chunk>();
+        let Some(chunk) = NonNull::new(raw) else {
+            alloc::handle_alloc_error(layout)
+        };
+        // SAFETY: freshly allocated for a chunk and `size` entries.
+        unsafe {
+            chunk.write(Chunk::empty(size));
+            for bit in 0..size {
+                Self::entry_ptr(chunk, bit).write(UnsafeCell::new(Entry::EMPTY));
+            }
+        }
+        chunk
+    }
+
+    /// # Safety
+    /// From [`Chunk::allocate`], and unreachable.
+    pub(super) unsafe fn free(chunk: NonNull<Chunk>) {
+        // SAFETY: by contract.
+        unsafe {
+            let size = chunk.as_ref().size;
+            for bit in 0..size {
+                Self::entry_ptr(chunk, bit).drop_in_place();
+            }
+            chunk.drop_in_place();
+            alloc::dealloc(chunk.as_ptr().cast(), Self::layout(size));
+        }
+    }
+
+    #[inline(always)]
+    fn entry_ptr(chunk: NonNull<Chunk>, bit: u32) -> *mut UnsafeCell<Entry> {
+        const { assert!(size_of::<Chunk>() % align_of::<UnsafeCell<Entry>>() == 0) };
+        chunk
+            .as_ptr()
+            .cast::<u8>()
+            .wrapping_add(size_of::<Chunk>())
+            .cast::<UnsafeCell<Entry>>()
+            .wrapping_add(bit as usize)
+    }
+
+    /// The entry of a bit.
+    ///
+    /// # Safety
+    /// `bit` is below the chunk's size; the topic is alive.
+    #[inline(always)]
+    pub(super) unsafe fn entry<'a>(chunk: NonNull<Chunk>, bit: u32) -> &'a UnsafeCell<Entry> {
+        // SAFETY: within the chunk, initialised by `allocate` or by `FirstChunk::new`, both of which
+        // place entries right behind the chunk.
+        unsafe { &*Self::entry_ptr(chunk, bit) }
+    }
+
+    /// The next chunk of the walk.
+    #[inline(always)]
+    pub(super) fn next(&self) -> Option<NonNull<Chunk>> {
+        NonNull::new(self.next.load(order::chunk_read()))
+    }
+
+    pub(super) fn link(&self, next: NonNull<Chunk>) {
+        self.next.store(next.as_ptr(), order::chunk_link());
+    }
+
+    /// The next chunk, when nobody else can reach the topic any more.
+    pub(super) fn unlink(&self) -> Option<NonNull<Chunk>> {
+        NonNull::new(self.next.load(Relaxed))
+    }
+}
+
+#[cfg(all(test, not(afterwrite_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_and_chunks_agree() {
+        let mut position = 0;
+        for number in 0..10 {
+            assert_eq!(start_of_chunk(number), position);
+            for bit in 0..size_of_chunk(number) {
+                assert_eq!(locate(position), (number, bit));
+                position += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_is_sixteen_bytes_and_a_chunk_head_keeps_it_aligned() {
+        assert_eq!(size_of::<Entry>(), 16);
+        assert_eq!(size_of::<Chunk>(), 32);
+        assert_eq!(size_of::<FirstChunk>(), 48);
+    }
+}

@@ -1,0 +1,486 @@
+//! One key: its subscribers, and the turn that orders all that happens to it.
+//!
+//! # Who takes part
+//! - *the holder*: the one thread that has taken the turn. It alone touches the entries of the
+//!   chunks, and so the pusher's side of every mailbox. A thread that finds the turn taken never
+//!   waits for it: a publisher hands its payload to the shard, the shard asks to be rung (`MORE`),
+//!   a loss is left as a debt (`OWED`).
+//! - *receivers*: one for each mailbox.
+//! - *writers*: threads that subscribe or close. They lock only each other.
+//!
+//! # The protocol
+//! ```text
+//!  holder      CAS free -> HELD, ticket + 1 | deliver to every live entry | answer flags | leave
+//!  subscriber  entry, live bit              | RMW turn: the ticket it starts after
+//!  closer      clear live bit               | RMW turn: free? quiet now : SWEEP, the holder does it
+//!  receiver    empty: waker, waiting bit    | RMW turn (ATTN if a delivery is under way) | look again
+//!  loser       owed += n                    | RMW turn: OWED, or hold it and count
+//! ```
+//!
+//! # Why a close can never race a send
+//! Everyone comes by the turn with a read-modify-write, so for a closer C and a holder H there are
+//! three cases:
+//! 1. C's RMW comes before H's acquiring CAS. H reads from C's RMW or a later one, so it sees the
+//!    live bit cleared and never touches the mailbox.
+//! 2. C's RMW comes after H left. C finds the turn free, sees all of H's deliveries, and later
+//!    holders fall under case 1: the mailbox is quiet.
+//! 3. C's RMW comes between. It finds `HELD` and sets `SWEEP` in the same step, so H cannot leave
+//!    without answering; it finds C's mailbox on the retired list, after its last delivery, and
+//!    declares it quiet.
+//!
+//! # Why no wake-up is lost
+//! For a receiver R that found nothing, and a holder H: R's RMW before H's CAS lets H see the
+//! waiting bit when it looks for sleepers; after H's last answer, R's second look sees the delivery;
+//! between, R sets `ATTN` unless the deliveries are complete (`DONE`), and H must look for sleepers
+//! again. R's waiting bit is cleared by the holder that takes it, or with the entry, never by R: a
+//! bit too many costs a look into an empty waker cell, a bit too few would cost a wake-up.
+//!
+//! # What a push does not do
+//! It takes no lock, and neither allocates nor frees: swept mailboxes go to a list that writers
+//! empty. [`Turn`] tells the flags, [`chunk`] the layout of the walk.
+
+mod chunk;
+mod first;
+mod push;
+mod receiver;
+#[cfg(all(test, not(afterwrite_loom)))]
+mod tests;
+mod turn;
+mod wakers;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ptr::NonNull;
+
+use crate::mailbox::{Cells, Entry, Header, Mailbox, Overflow};
+use crate::sync::{
+    Arc, AtomicPtr, AtomicU32, AtomicU64, Mutex,
+    Ordering::{self, Relaxed},
+    order,
+};
+
+use chunk::{Chunk, FirstChunk};
+use turn::{ATTN, DONE, HELD, OWED, SHUT, SWEEP, Turn};
+
+pub(crate) use first::FirstNotice;
+pub(crate) use push::{Busy, Pushed, Walk};
+pub use receiver::Tally;
+pub(crate) use receiver::{Next, Receiver};
+pub(crate) use turn::Stamp;
+
+/// What a topic carries for the rooms above it.
+pub(crate) trait Attached {
+    /// The turn, which the shard asked for, is free.
+    fn turn_is_free(&self) {}
+}
+
+impl Attached for () {}
+
+/// One key's subscribers. `A` is what the rooms above keep with a key.
+pub(crate) struct Topic<T, A = ()> {
+    turn: AtomicU64,
+    /// Losses of the whole key that the ticket counts, ever. Written by the holder.
+    lost: AtomicU64,
+    /// The last ticket that counts a loss of the whole key. Written by the holder.
+    blind: AtomicU64,
+    /// Losses that the ticket does not count yet.
+    owed: AtomicU64,
+    retired: AtomicPtr<Header>,
+    swept: AtomicPtr<Header>,
+    chunks_in_use: AtomicU32,
+    subscribers: AtomicU32,
+    first: FirstChunk,
+    writers: Mutex<Writers>,
+    pub(crate) attached: A,
+    _payload: std::marker::PhantomData<fn(T) -> T>,
+}
+
+/// What writers know; behind their lock. Small, since most keys have few subscribers.
+#[derive(Default)]
+struct Writers {
+    first_in_use: bool,
+    more: Option<Box<MoreChunks>>,
+}
+
+#[derive(Default)]
+struct MoreChunks {
+    /// Chunks 1, 2, ..., with how many entries of each are in use.
+    chunks: Vec<(NonNull<Chunk>, u32)>,
+    free: BinaryHeap<Reverse<u32>>,
+    /// Positions from here on have never been in use.
+    fresh: u32,
+    /// How many of `chunks` a walk has to visit: up to the last one with an entry in use.
+    visited: usize,
+}
+
+// SAFETY: the chunk pointers are to memory that the topic owns, reached under the writers' lock.
+unsafe impl Send for Writers {}
+
+// SAFETY: payloads move between threads through mailboxes (`T: Send`); entries are touched by the
+// holder of the turn alone, or by a writer before they are live or after they are quiet.
+unsafe impl<T: Send, A: Send + Sync> Send for Topic<T, A> {}
+// SAFETY: as above; no `&T` is given out.
+unsafe impl<T: Send, A: Send + Sync> Sync for Topic<T, A> {}
+
+/// Why a topic took no subscriber.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    Full,
+    Shut,
+}
+
+impl<T, A: Attached> Topic<T, A> {
+    pub(crate) fn new(attached: A) -> Self {
+        Self {
+            turn: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            blind: AtomicU64::new(0),
+            owed: AtomicU64::new(0),
+            retired: AtomicPtr::new(std::ptr::null_mut()),
+            swept: AtomicPtr::new(std::ptr::null_mut()),
+            chunks_in_use: AtomicU32::new(1),
+            subscribers: AtomicU32::new(0),
+            first: FirstChunk::new(),
+            writers: Mutex::new(Writers::default()),
+            attached,
+            _payload: std::marker::PhantomData,
+        }
+    }
+
+    fn first_chunk(&self) -> NonNull<Chunk> {
+        NonNull::from(&self.first).cast()
+    }
+
+    fn load(&self, ordering: Ordering) -> Turn {
+        Turn(self.turn.load(ordering))
+    }
+
+    fn exchange(&self, from: Turn, to: Turn, ordering: Ordering) -> Result<(), Turn> {
+        match self
+            .turn
+            .compare_exchange_weak(from.0, to.0, ordering, Relaxed)
+        {
+            Ok(_) => Ok(()),
+            Err(now) => Err(Turn(now)),
+        }
+    }
+
+    /// Changes the turn by one read-modify-write; returns the word before and after.
+    fn update(&self, ordering: Ordering, mut to: impl FnMut(Turn) -> Turn) -> (Turn, Turn) {
+        let mut now = self.load(Relaxed);
+        loop {
+            let next = to(now);
+            match self.exchange(now, next, ordering) {
+                Ok(()) => return (now, next),
+                Err(found) => now = found,
+            }
+        }
+    }
+
+    /// How many subscribers there are. Wait-free.
+    pub(crate) fn subscribers(&self) -> usize {
+        self.subscribers.load(Relaxed) as usize
+    }
+
+    /// Adds a subscriber. Takes the writers' lock.
+    pub(crate) fn subscribe(
+        self: &Arc<Self>,
+        overflow: Overflow,
+        capacity: u16,
+        limit: usize,
+    ) -> Result<Receiver<T, A>, Refused> {
+        let cells = Cells::from(overflow);
+        let capacity = if overflow == Overflow::Conflate {
+            1
+        } else {
+            capacity
+        };
+        let (mine, theirs) = Mailbox::<T>::new(cells, usize::from(capacity));
+        let mut writers = self.writers.lock();
+        let swept = self.take_swept(&mut writers);
+        if self.subscribers() >= limit {
+            drop(writers);
+            drop(swept);
+            return Err(Refused::Full);
+        }
+        let position = writers.take_position(self.first_chunk());
+        self.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
+        mine.header().set_position(position);
+        let (number, bit) = chunk::locate(position);
+        let chunk = writers.chunk(self.first_chunk(), number);
+        let registered = theirs.into_raw();
+        // SAFETY: the position is free, so no walk reaches the entry before the bit is set.
+        unsafe { Chunk::entry(chunk, bit) }.with_mut(|entry| {
+            let fresh = match cells {
+                Cells::Ring => Entry::ring(registered, capacity),
+                Cells::Evicting => Entry::evicting(registered),
+            };
+            // SAFETY: as above.
+            unsafe { *entry = fresh }
+        });
+        // Read before the ticket: a loss between the two is then reported once too often at most,
+        // and only for a call that overlaps this one.
+        let lost = self.lost.load(Relaxed);
+        // SAFETY: chunks live as long as the topic.
+        unsafe { chunk.as_ref() }
+            .live
+            .fetch_or(1 << bit, order::live_set());
+        let (_, turn) = self.update(order::turn_join(), |turn| turn);
+        self.subscribers.fetch_add(1, Relaxed);
+        drop(writers);
+        drop(swept);
+        let receiver = Receiver::new(
+            self.clone(),
+            mine,
+            chunk,
+            bit,
+            overflow,
+            capacity,
+            turn,
+            lost,
+        );
+        if turn.has(SHUT) {
+            // Dropping the receiver takes the registration back.
+            return Err(Refused::Shut);
+        }
+        Ok(receiver)
+    }
+
+    /// Ends a subscription, once; later calls do nothing. Returns the ticket up to which pushes
+    /// were ordered before the end, to the one caller that ended it. Takes the writers' lock, never
+    /// waits for a push.
+    pub(crate) fn retire(&self, mailbox: &Mailbox<T>) -> Option<u64> {
+        if !mailbox.close() {
+            return None;
+        }
+        let waker = mailbox.header().take_waker();
+        let mut writers = self.writers.lock();
+        let (number, bit) = chunk::locate(mailbox.header().position());
+        let chunk = writers.chunk(self.first_chunk(), number);
+        // SAFETY: chunks live as long as the topic.
+        let chunk = unsafe { chunk.as_ref() };
+        chunk.live.fetch_and(!(1 << bit), Relaxed);
+        chunk.waiting.fetch_and(!(1 << bit), Relaxed);
+        self.subscribers.fetch_sub(1, Relaxed);
+        let mut listed = false;
+        let (_, turn) = self.update(order::turn_retire(), |turn| {
+            if !turn.has(HELD) {
+                return turn;
+            }
+            if !listed {
+                listed = true;
+                self.put(&self.retired, mailbox.as_ptr(), order::retired_put());
+            }
+            turn.with(SWEEP)
+        });
+        // Listed and then free after all: either the last holder found it on the list, or it is
+        // the only one there, since every earlier closer's `SWEEP` was answered before the leave.
+        let quiet = !turn.has(HELD)
+            && (!listed
+                || !self
+                    .retired
+                    .swap(std::ptr::null_mut(), order::retired_take())
+                    .is_null());
+        if quiet {
+            writers.give_back(mailbox.header().position());
+            self.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
+        }
+        let swept = self.take_swept(&mut writers);
+        drop(writers);
+        drop(swept);
+        if quiet {
+            // SAFETY: the topic's reference, which the entry no longer stands for.
+            let registered = unsafe { Mailbox::<T>::adopt(mailbox.as_ptr()) };
+            // SAFETY: cases 1 and 2 of the module's argument; once, by the closed bit.
+            unsafe { registered.set_quiet() };
+        }
+        if let Some(waker) = waker {
+            wakers::wake(waker);
+        }
+        Some(turn.completed())
+    }
+
+    /// Adds a mailbox to one of the two lists.
+    fn put(&self, list: &AtomicPtr<Header>, mailbox: NonNull<Header>, ordering: Ordering) {
+        // SAFETY: the registration's reference keeps it alive while it is on a list.
+        let header = unsafe { mailbox.as_ref() };
+        let mut head = list.load(Relaxed);
+        loop {
+            header.next.store(head, Relaxed);
+            match list.compare_exchange_weak(head, mailbox.as_ptr(), ordering, Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Frees the entries of swept mailboxes; their references go when the result is dropped, which
+    /// must be after the lock.
+    fn take_swept(&self, writers: &mut Writers) -> Option<Swept<T>> {
+        if self.swept.load(Relaxed).is_null() {
+            return None;
+        }
+        let first = self.swept.swap(std::ptr::null_mut(), order::swept_take());
+        let mut next = NonNull::new(first);
+        while let Some(mailbox) = next {
+            // SAFETY: on the list, so the registration's reference is alive.
+            let header = unsafe { mailbox.as_ref() };
+            writers.give_back(header.position());
+            next = NonNull::new(header.next.load(Relaxed));
+        }
+        self.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
+        Some(Swept {
+            first: NonNull::new(first),
+            _payload: std::marker::PhantomData,
+        })
+    }
+
+    /// Counts `n` pushes that no subscriber gets. Lock-free, allocates nothing.
+    pub(crate) fn lose(&self, n: u64) {
+        self.owed.fetch_add(n, Relaxed);
+        let (before, _) = self.update(order::turn_owe(), |turn| {
+            if turn.has(HELD) {
+                turn.with(OWED)
+            } else {
+                turn.with(HELD | DONE | OWED)
+            }
+        });
+        if !before.has(HELD) {
+            let mut wakers = wakers::Wakers::new();
+            self.leave(&mut wakers);
+            wakers.wake_all();
+        }
+    }
+
+    /// Lets nothing begin any more, and wakes every receiver. A push under way ends as it would.
+    pub(crate) fn shut(&self) {
+        let (before, _) = self.update(order::turn_owe(), |turn| {
+            if turn.has(HELD) {
+                turn.with(SHUT | ATTN)
+            } else {
+                turn.with(HELD | DONE | SHUT | ATTN)
+            }
+        });
+        if !before.has(HELD) {
+            let mut wakers = wakers::Wakers::new();
+            self.leave(&mut wakers);
+            wakers.wake_all();
+        }
+    }
+
+    /// Holds every writer off; for tests that prove that nothing else needs the lock.
+    #[cfg(test)]
+    pub(crate) fn lock_writers(&self) -> impl Drop + '_ {
+        struct Locked<'a>(#[allow(dead_code)] crate::sync::MutexGuard<'a, Writers>);
+        impl Drop for Locked<'_> {
+            fn drop(&mut self) {}
+        }
+        Locked(self.writers.lock())
+    }
+}
+
+impl Writers {
+    fn chunk(&self, first: NonNull<Chunk>, number: usize) -> NonNull<Chunk> {
+        match (&self.more, number) {
+            (Some(more), number @ 1..) => more.chunks[number - 1].0,
+            _ => first,
+        }
+    }
+
+    /// The lowest free position; links a chunk when all are in use.
+    fn take_position(&mut self, first: NonNull<Chunk>) -> u32 {
+        if !self.first_in_use {
+            self.first_in_use = true;
+            return 0;
+        }
+        let more = self.more.get_or_insert_with(|| {
+            Box::new(MoreChunks {
+                fresh: chunk::start_of_chunk(1),
+                ..MoreChunks::default()
+            })
+        });
+        let position = match more.free.pop() {
+            Some(Reverse(position)) => position,
+            None => {
+                more.fresh += 1;
+                more.fresh - 1
+            }
+        };
+        let (number, _) = chunk::locate(position);
+        if number > more.chunks.len() {
+            let fresh = Chunk::allocate(number);
+            let last = more.chunks.last().map_or(first, |&(chunk, _)| chunk);
+            // SAFETY: chunks live as long as the topic.
+            unsafe { last.as_ref() }.link(fresh);
+            more.chunks.push((fresh, 0));
+        }
+        more.chunks[number - 1].1 += 1;
+        more.visited = more.visited.max(number);
+        position
+    }
+
+    fn give_back(&mut self, position: u32) {
+        if position == 0 {
+            self.first_in_use = false;
+        } else if let Some(more) = &mut self.more {
+            more.chunks[chunk::locate(position).0 - 1].1 -= 1;
+            more.free.push(Reverse(position));
+            while more.visited > 0 && more.chunks[more.visited - 1].1 == 0 {
+                more.visited -= 1;
+            }
+        }
+    }
+
+    /// Up to which chunk a walk has to go.
+    fn chunks_in_use(&self) -> u32 {
+        self.more.as_deref().map_or(0, |more| more.visited) as u32 + 1
+    }
+}
+
+/// Mailboxes that a holder declared quiet, taken off the topic's list.
+struct Swept<T> {
+    first: Option<NonNull<Header>>,
+    _payload: std::marker::PhantomData<T>,
+}
+
+impl<T> Drop for Swept<T> {
+    fn drop(&mut self) {
+        while let Some(mailbox) = self.first {
+            // SAFETY: the list held the registration's reference, which this takes over.
+            let registered = unsafe { Mailbox::<T>::adopt(mailbox) };
+            self.first = NonNull::new(registered.header().next.load(Relaxed));
+        }
+    }
+}
+
+impl<T, A> Drop for Topic<T, A> {
+    fn drop(&mut self) {
+        // Receivers and closers hold the topic, so every mailbox was retired; those that a holder
+        // swept after the last writer are still listed.
+        let first = self.swept.load(Relaxed);
+        drop(Swept::<T> {
+            first: NonNull::new(first),
+            _payload: std::marker::PhantomData,
+        });
+        // SAFETY: nobody else can reach the topic.
+        let mut next = unsafe { NonNull::from(&self.first).cast::<Chunk>().as_ref() }.unlink();
+        while let Some(chunk) = next {
+            // SAFETY: linked by `take_position`, from `Chunk::allocate`.
+            unsafe {
+                next = chunk.as_ref().unlink();
+                Chunk::free(chunk);
+            }
+        }
+    }
+}
+
+impl<T, A> std::fmt::Debug for Topic<T, A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let turn = Turn(self.turn.load(Relaxed));
+        f.debug_struct("Topic")
+            .field("ticket", &turn.ticket())
+            .field("held", &turn.has(HELD))
+            .field("subscribers", &self.subscribers.load(Relaxed))
+            .finish_non_exhaustive()
+    }
+}
