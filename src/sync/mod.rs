@@ -4,6 +4,9 @@
 //! `--cfg afterwrite_loom` they are loom's, so that the models in `loom-tests` explore the code
 //! that ships. The cfg is our own: a bare `cfg(loom)` would reach every dependency as well.
 
+#[cfg(afterwrite_loom)]
+mod mutant;
+
 #[cfg(not(afterwrite_loom))]
 mod imp {
     pub(crate) use std::cell::UnsafeCell as StdUnsafeCell;
@@ -64,3 +67,5 @@ mod imp {
 }
 
 pub(crate) use imp::*;
+#[cfg(afterwrite_loom)]
+pub(crate) use mutant::mutant;
