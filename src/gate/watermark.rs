@@ -274,7 +274,7 @@ impl Reached {
     /// The waker is called on the thread that advances, outside any lock, and may do what it
     /// likes. It is cloned before, and dropped after, the lock is held.
     pub(crate) fn register(&self, waker: &Waker) -> Option<Registration> {
-        self.watermark.shared.register(self.position, waker)
+        Registration::new(&self.watermark.shared, self.position, waker)
     }
 }
 

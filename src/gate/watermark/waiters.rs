@@ -165,7 +165,7 @@ impl Shared {
     }
 
     /// Leaves `waker` for position `v`; `None` if that is reached, and then nothing is left behind.
-    pub(super) fn register(self: &Arc<Self>, v: u64, waker: &Waker) -> Option<Registration> {
+    fn register(&self, v: u64, waker: &Waker) -> Option<Key> {
         if self.get() >= v {
             return None;
         }
@@ -186,10 +186,7 @@ impl Shared {
         if let Some(poller) = poller {
             self.call(|| poller.wake());
         }
-        Some(Registration {
-            shared: Arc::clone(self),
-            key,
-        })
+        Some(key)
     }
 
     /// Brings `least` in step with the entries; called with the lock held.
@@ -269,6 +266,13 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
+    /// Leaves `waker` for position `v`; `None` if that is reached.
+    pub(super) fn new(shared: &Arc<Shared>, v: u64, waker: &Waker) -> Option<Self> {
+        let key = shared.register(v, waker)?;
+        let shared = Arc::clone(shared);
+        Some(Self { shared, key })
+    }
+
     /// Leaves `waker` in place of the one before; `false` if the position is reached.
     pub(crate) fn rearm(&mut self, waker: &Waker) -> bool {
         match self.shared.room.lock().entries.get(&self.key) {
