@@ -56,6 +56,34 @@ fn a_registration_is_called_once_when_its_position_is_reached() {
 }
 
 #[test]
+fn an_advance_that_makes_nobody_due_takes_no_lock() {
+    let watermark = Watermark::new(0);
+    let (_, waker) = Count::pair();
+    // Whatever was awaited below is taken back, woken, or found reached; position 9 is left.
+    let stays = watermark.reached(9).register(&waker);
+    drop(watermark.reached(2).register(&waker));
+    let woken = watermark.reached(1).register(&waker);
+    watermark.advance(1);
+    assert!(watermark.reached(1).register(&waker).is_none());
+
+    let (done, finished) = std::sync::mpsc::channel();
+    let view = watermark.clone();
+    let lock = watermark.shared.hold_lock();
+    let advancer = std::thread::spawn(move || {
+        assert!(view.advance(8));
+        assert!(!view.advance(3));
+        assert!(!view.reached(9).is_ready());
+        assert!(view.reached(8).register(Waker::noop()).is_none());
+        done.send(()).unwrap();
+    });
+    let finished = finished.recv_timeout(std::time::Duration::from_secs(20));
+    drop(lock);
+    assert_eq!(finished, Ok(()));
+    advancer.join().unwrap();
+    drop((stays, woken));
+}
+
+#[test]
 fn a_reached_position_leaves_nothing_behind() {
     let watermark = Watermark::new(5);
     let (count, waker) = Count::pair();

@@ -240,6 +240,12 @@ impl Shared {
         somebody
     }
 
+    /// Holds the lock, so that a test can show who does without it.
+    #[cfg(test)]
+    pub(super) fn hold_lock(&self) -> impl Drop + '_ {
+        self.room.lock()
+    }
+
     /// Runs a waker's code, which is the user's: never under the lock, and panics are counted.
     fn call(&self, f: impl FnOnce()) {
         if !contain(f) {
