@@ -11,10 +11,8 @@ use std::time::Duration;
 
 use crate::sync::Arc;
 
-mod contain;
 mod follow;
 mod order;
-mod parker;
 #[cfg(test)]
 mod tests;
 mod wait;

@@ -7,6 +7,8 @@
 #[cfg(afterwrite_loom)]
 mod mutant;
 pub(crate) mod order;
+pub(crate) mod panics;
+pub(crate) mod parker;
 
 #[cfg(afterwrite_loom)]
 pub use mutant::mutant;

@@ -1,7 +1,6 @@
 //! The pusher's side: taking the turn, the walk over the subscribers, leaving.
 
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use super::chunk::Chunk;
@@ -9,7 +8,7 @@ use super::turn::{ATTN, DONE, HELD, MORE, OWED, SHUT, SWEEP, Stamp, Turn};
 use super::wakers::Wakers;
 use super::{Attached, Topic};
 use crate::mailbox::{Delivered, Mailbox};
-use crate::sync::{Ordering::Relaxed, order};
+use crate::sync::{Ordering::Relaxed, order, panics::contain};
 
 /// The payload comes back: the topic could not be pushed to.
 #[derive(Debug)]
@@ -215,12 +214,11 @@ impl<T, A: Attached> Topic<T, A> {
             // SAFETY: as above; the reference goes on to the swept list.
             let mailbox = std::mem::ManuallyDrop::new(unsafe { Mailbox::<T>::adopt(at) });
             // A payload's drop is the user's code.
-            let quiet = AssertUnwindSafe(|| {
+            contain(|| {
                 // SAFETY: its closer cleared the live bit before it listed the mailbox, our walk is
                 // over, and later walks see the bit cleared. Once, by the closed bit.
                 unsafe { mailbox.set_quiet() }
             });
-            drop(catch_unwind(quiet));
             self.put(&self.swept, at, order::swept_put());
         }
     }
@@ -281,9 +279,9 @@ where
             ..
         } = self;
         loop {
-            match catch_unwind(AssertUnwindSafe(|| cursor.deliver(topic, payload, budget))) {
-                Ok(()) => return cursor.chunk.is_none(),
-                Err(_) => cursor.pushed.panicked += 1,
+            match contain(|| cursor.deliver(topic, payload, budget)) {
+                Some(()) => return cursor.chunk.is_none(),
+                None => cursor.pushed.panicked += 1,
             }
         }
     }

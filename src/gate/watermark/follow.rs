@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Watermark;
-use super::contain::contain;
 use super::order::PLAIN;
-use super::parker::Parker;
+use crate::sync::panics::contain;
+use crate::sync::parker::Parker;
 use crate::sync::{Arc, AtomicBool, AtomicU64};
 
 /// Longest interval: beyond it a clock could run out, and nobody would wait so long.

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::parker::Parker;
 use super::{Reached, Registration};
+use crate::sync::parker::Parker;
 
 /// Ends once a watermark has reached a position; made by [`Watermark::wait_for`].
 ///

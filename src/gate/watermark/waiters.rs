@@ -54,8 +54,8 @@ use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
-use super::contain::contain;
 use super::order::{self, ONE_BATCH, POLLER_UNLOCKED, UNCHECKED, mutant};
+use crate::sync::panics::contain;
 use crate::sync::{Arc, AtomicU64, Mutex};
 
 /// How many entries are taken per hold of the lock, so that registrants get their turn.
@@ -248,7 +248,7 @@ impl Shared {
 
     /// Runs a waker's code, which is the user's: never under the lock, and panics are counted.
     fn call(&self, f: impl FnOnce()) {
-        if !contain(f) {
+        if contain(f).is_none() {
             self.panics.fetch_add(1, order::PLAIN);
         }
     }

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 /// Its own condition variable rather than the thread's park token, which belongs to whatever else
 /// runs on the caller's thread.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Parker {
+pub(crate) struct Parker {
     cell: Arc<Cell>,
 }
 
@@ -25,17 +25,17 @@ struct Cell {
 
 impl Parker {
     /// A waker that notifies this parker.
-    pub(super) fn waker(&self) -> Waker {
+    pub(crate) fn waker(&self) -> Waker {
         Waker::from(Arc::clone(&self.cell))
     }
 
     /// Ends a wait that is under way, else the next one.
-    pub(super) fn notify(&self) {
+    pub(crate) fn notify(&self) {
         self.cell.wake_by_ref();
     }
 
     /// Blocks until notified, and consumes that; `false` if `deadline` came first.
-    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut notified = self.cell.notified.lock();
         while !*notified {
             match deadline {
