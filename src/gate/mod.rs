@@ -4,11 +4,17 @@
 //! again, at the pace that a [`Retry`] sets, or wait without asking for the view's position, kept
 //! in a [`Watermark`].
 
+mod attempt;
+mod producer;
 mod retry;
 mod watermark;
 
+pub use attempt::Attempt;
+pub use producer::Gate;
+pub(crate) use producer::{Read, Source};
 pub use retry::Retry;
 #[cfg(afterwrite_loom)]
 #[doc(hidden)]
 pub use watermark::models;
+pub(crate) use watermark::Registration;
 pub use watermark::{FollowError, Follower, Reached, WaitFor, WaitTimeout, Watermark};
