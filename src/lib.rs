@@ -11,3 +11,7 @@
 #[allow(dead_code, reason = "the registry is its user")]
 mod directory;
 mod sync;
+
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+pub use directory::models as directory_models;

@@ -125,6 +125,15 @@ mod stand_in {
             // SAFETY: the cell's own count, which the swap handed over.
             last.map(|raw| unsafe { Snapshot::from_raw(raw) })
         }
+
+        unsafe fn peek(&self) -> Option<ManuallyDrop<Snapshot<V>>> {
+            // loom remembers one access only, and would take a load here for the one that the
+            // writer's own swap may race with, instead of a reader's.
+            // SAFETY: nobody else replaces, as the caller promises.
+            let raw = NonNull::new(unsafe { self.0.unsync_load() });
+            // SAFETY: never dropped, and alive as the caller promises.
+            raw.map(|raw| ManuallyDrop::new(unsafe { Snapshot::from_raw(raw) }))
+        }
     }
 
     impl<V> Drop for DefaultCell<V> {

@@ -26,9 +26,17 @@ pub(super) struct Stripe<V, C: SnapshotCell<V>> {
 
 /// What writers look at.
 struct Writers<V> {
-    lock: Mutex<Graveyard<V>>,
+    lock: Mutex<Locked<V>>,
     /// Keys, for whoever asks; written under the lock.
     keys: AtomicUsize,
+}
+
+/// What the writers' lock protects, beside the right to replace snapshots and to split.
+pub(crate) struct Locked<V> {
+    pub(super) graveyard: Graveyard<V>,
+    /// As many as readers see. A writer looks here: the number is its own, and loom, which
+    /// remembers one access only, would take a load before the store for the one to race with.
+    buckets: u32,
 }
 
 /// What readers look at; written at a split alone.
@@ -40,7 +48,7 @@ struct Table<C> {
 }
 
 /// Held while a writer is at work.
-pub(crate) type WriterGuard<'a, V> = MutexGuard<'a, Graveyard<V>>;
+pub(crate) type WriterGuard<'a, V> = MutexGuard<'a, Locked<V>>;
 
 impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     pub(super) fn new() -> Self {
@@ -50,7 +58,10 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
                 segments: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
             }),
             writers: CachePadded::new(Writers {
-                lock: Mutex::new(Graveyard::new()),
+                lock: Mutex::new(Locked {
+                    graveyard: Graveyard::new(),
+                    buckets: FIRST_SEGMENT,
+                }),
                 keys: AtomicUsize::new(0),
             }),
         };
@@ -113,8 +124,8 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         // Before the lock, so that they are dropped after it, also when a closure panics.
         let mut freed = Freed::new();
         let value;
-        let mut graveyard = self.writers.lock.lock();
-        let bucket = self.bucket_for_writer(fingerprint);
+        let mut locked = self.writers.lock.lock();
+        let bucket = self.table.bucket(fingerprint.bucket(locked.buckets));
         // SAFETY: only writers replace, and this one does so last.
         let current = unsafe { bucket.cell().peek() };
         // SAFETY: under the lock nothing is removed, so all that the current snapshot contains is
@@ -134,12 +145,12 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         let entry = unsafe { NonNull::new_unchecked(Arc::into_raw(value).cast_mut()) };
         let next = Snapshot::collect(len + 1, entries.chain([(fingerprint, entry)]));
         if let Some(last) = bucket.publish(next, Some(fingerprint)) {
-            graveyard.retire(last, None, &mut freed);
+            locked.graveyard.retire(last, None, &mut freed);
         }
         let keys = self.writers.keys.load(Ordering::Relaxed) + 1;
         self.writers.keys.store(keys, Ordering::Relaxed);
-        self.split_if_due(keys, &mut graveyard, &mut freed);
-        graveyard.sweep(&mut freed);
+        self.split_if_due(keys, &mut locked, &mut freed);
+        locked.graveyard.sweep(&mut freed);
         Ok(result)
     }
 
@@ -152,8 +163,8 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     ) -> bool {
         // Before the lock, so that they are dropped after it.
         let mut freed = Freed::new();
-        let mut graveyard = self.writers.lock.lock();
-        let bucket = self.bucket_for_writer(fingerprint);
+        let mut locked = self.writers.lock.lock();
+        let bucket = self.table.bucket(fingerprint.bucket(locked.buckets));
         // SAFETY: only writers replace, and this one does so last.
         let Some(current) = (unsafe { bucket.cell().peek() }) else {
             return false;
@@ -174,19 +185,19 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         // it on, and `retire` keeps the value for whoever still reads an older one.
         let removed = unsafe { Arc::from_raw(found.as_ptr().cast_const()) };
         if let Some(last) = last {
-            graveyard.retire(last, Some(removed), &mut freed);
+            locked.graveyard.retire(last, Some(removed), &mut freed);
         }
         let keys = self.writers.keys.load(Ordering::Relaxed).saturating_sub(1);
         self.writers.keys.store(keys, Ordering::Relaxed);
-        graveyard.sweep(&mut freed);
+        locked.graveyard.sweep(&mut freed);
         true
     }
 
     /// A counted handle to each value there is.
     pub(super) fn values(&self) -> Vec<Arc<V>> {
-        let _graveyard = self.writers.lock.lock();
+        let locked = self.writers.lock.lock();
         let mut values = Vec::with_capacity(self.len());
-        for index in 0..self.table.buckets.load(Ordering::Relaxed) {
+        for index in 0..locked.buckets {
             // SAFETY: only writers replace, and this one does not.
             let current = unsafe { self.table.bucket(index).cell().peek() };
             for (_, entry) in current.iter().flat_map(|now| now.entries()) {
@@ -205,7 +216,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     /// Frees all that was removed and is not being read.
     pub(super) fn collect(&self) {
         let mut freed = Freed::new();
-        self.writers.lock.lock().sweep_all(&mut freed);
+        self.writers.lock.lock().graveyard.sweep_all(&mut freed);
     }
 
     /// Keeps all writers out.
@@ -213,20 +224,15 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         self.writers.lock.lock()
     }
 
-    /// The bucket of a key, for the holder of the lock, who alone changes their number.
-    fn bucket_for_writer(&self, fingerprint: Fingerprint) -> &Bucket<C> {
-        let buckets = self.table.buckets.load(Ordering::Relaxed);
-        self.table.bucket(fingerprint.bucket(buckets))
-    }
-
     /// Splits one bucket if there are too many keys for as many as there are.
     ///
     /// The caller holds the lock.
-    fn split_if_due(&self, keys: usize, graveyard: &mut Graveyard<V>, freed: &mut Freed<V>) {
-        let buckets = self.table.buckets.load(Ordering::Relaxed);
+    fn split_if_due(&self, keys: usize, locked: &mut Locked<V>, freed: &mut Freed<V>) {
+        let buckets = locked.buckets;
         if keys <= KEYS_PER_BUCKET * buckets as usize || buckets >= MAX_BUCKETS {
             return;
         }
+        locked.buckets += 1;
         let source = self.table.bucket(split_source(buckets));
         // SAFETY: only writers replace, and this one does so last.
         let current = unsafe { source.cell().peek() };
@@ -245,7 +251,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         #[cfg(afterwrite_loom)]
         if crate::sync::mutant("directory.source_first") {
             if let Some(last) = source.publish(stay, None) {
-                graveyard.retire(last, None, freed);
+                locked.graveyard.retire(last, None, freed);
             }
             self.table.append(buckets, Bucket::new(moved));
             return;
@@ -253,7 +259,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         // The order that a reader relies on: there, then gone from here.
         self.table.append(buckets, Bucket::new(moved));
         if let Some(last) = source.publish(stay, None) {
-            graveyard.retire(last, None, freed);
+            locked.graveyard.retire(last, None, freed);
         }
     }
 }
@@ -310,15 +316,13 @@ impl<C> Table<C> {
     /// Writes bucket `index`, the next, and counts it. Only under the lock.
     fn append(&self, index: u32, bucket: Bucket<C>) {
         let (segment, offset) = locate(index);
-        let mut first = self.segments[segment].load(Ordering::Relaxed);
-        if first.is_null() {
+        if offset == 0 {
             // Not initialised, so that the time it takes does not grow with the segment.
             let fresh = Box::<[Bucket<C>]>::new_uninit_slice(segment_len(segment));
-            first = Box::into_raw(fresh).cast();
-            self.segments[segment].store(first, Ordering::Relaxed);
+            self.segments[segment].store(Box::into_raw(fresh).cast(), Ordering::Relaxed);
         }
         // SAFETY: inside the segment, and no reader looks at it before it is counted.
-        unsafe { first.add(offset).write(MaybeUninit::new(bucket)) };
+        unsafe { self.slot(index).write(MaybeUninit::new(bucket)) };
         self.buckets.store(index + 1, order::buckets_publish());
     }
 }

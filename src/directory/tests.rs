@@ -230,7 +230,7 @@ fn a_reader_that_stalls_holds_back_its_bucket_alone() {
                 .lock_all_writers()
                 ._guards
                 .iter()
-                .map(|it| it.len())
+                .map(|it| it.graveyard.len())
                 .sum::<usize>()
                 <= 1
         );

@@ -9,7 +9,7 @@ use crate::sync::UnsafeCell;
 #[derive(Debug)]
 pub(super) struct Witness(UnsafeCell<()>);
 
-// SAFETY: there is nothing in the cell, and it is only ever read.
+// SAFETY: there is nothing in the cell, and it is written only before it is shared.
 unsafe impl Send for Witness {}
 // SAFETY: as above.
 unsafe impl Sync for Witness {}
@@ -17,7 +17,10 @@ unsafe impl Sync for Witness {}
 impl Witness {
     #[inline(always)]
     pub(super) fn new() -> Self {
-        Self(UnsafeCell::new(()))
+        let witness = Self(UnsafeCell::new(()));
+        // A model takes note of writes, not of what a cell begins with.
+        witness.0.with_mut(|_| ());
+        witness
     }
 
     /// Reads the memory that it stands for.
