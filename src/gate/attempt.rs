@@ -16,7 +16,12 @@ pub struct Attempt {
 
 impl Attempt {
     pub(crate) fn new(cancelled: Arc<AtomicBool>) -> Self {
-        Self { number: 0, budget: Duration::ZERO, deadline: OnceCell::new(), cancelled }
+        Self {
+            number: 0,
+            budget: Duration::ZERO,
+            deadline: OnceCell::new(),
+            cancelled,
+        }
     }
 
     /// Makes this the attempt of another gate or number.

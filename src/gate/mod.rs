@@ -13,8 +13,8 @@ pub use attempt::Attempt;
 pub use producer::Gate;
 pub(crate) use producer::{Read, Source};
 pub use retry::Retry;
+pub(crate) use watermark::Registration;
 #[cfg(afterwrite_loom)]
 #[doc(hidden)]
 pub use watermark::models;
-pub(crate) use watermark::Registration;
 pub use watermark::{FollowError, Follower, Reached, WaitFor, WaitTimeout, Watermark};

@@ -37,7 +37,9 @@ impl<T: Send + 'static> Gate<T> {
     where
         F: FnMut(&Attempt) -> Option<T> + Send + 'static,
     {
-        Self { source: Source::Sync(Box::new(producer)) }
+        Self {
+            source: Source::Sync(Box::new(producer)),
+        }
     }
 
     /// An asynchronous producer. Its futures are created and polled on the shard's thread and need
@@ -47,12 +49,19 @@ impl<T: Send + 'static> Gate<T> {
         F: FnMut(Attempt) -> Fut + Send + 'static,
         Fut: Future<Output = Option<T>> + 'static,
     {
-        Self { source: Source::Async(Box::new(Unstarted { producer, _future: PhantomData })) }
+        Self {
+            source: Source::Async(Box::new(Unstarted {
+                producer,
+                _future: PhantomData,
+            })),
+        }
     }
 
     /// Opens when a watermark has reached a position; nothing polls.
     pub fn reached(reached: Reached, payload: T) -> Self {
-        Self { source: Source::Reached(reached, payload) }
+        Self {
+            source: Source::Reached(reached, payload),
+        }
     }
 }
 
@@ -114,7 +123,10 @@ where
     Fut: Future<Output = Option<T>> + 'static,
 {
     fn start(self: Box<Self>) -> Box<dyn Read<T>> {
-        Box::new(Started { producer: self.producer, reading: Box::pin(None) })
+        Box::new(Started {
+            producer: self.producer,
+            reading: Box::pin(None),
+        })
     }
 }
 

@@ -74,3 +74,8 @@ mod imp {
 }
 
 pub(crate) use imp::*;
+
+#[cfg(afterwrite_loom)]
+mod mutant;
+#[cfg(afterwrite_loom)]
+pub(crate) use mutant::mutant;
