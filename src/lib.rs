@@ -14,6 +14,9 @@ mod gate;
 #[allow(unsafe_code)]
 mod mailbox;
 mod observer;
+mod registry;
+mod shard;
+mod subscription;
 mod sync;
 #[allow(unsafe_code)]
 mod topic;
@@ -33,4 +36,7 @@ pub use gate::{
 };
 pub use mailbox::Overflow;
 pub use observer::{DropReason, Expiry, Observer, SkipReason, Timing};
+pub use registry::{Builder, Key, Pinning, Registry, Stats, SubscribeOptions};
+pub use shard::{ShardStats, WaitStrategy};
+pub use subscription::{Closer, Notice, Recv, Subscription, SubscriptionId};
 pub use topic::Tally;

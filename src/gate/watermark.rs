@@ -213,6 +213,12 @@ impl Watermark {
         follow::start(self.clone(), read, interval)
     }
 
+    /// Whether both are handles to one watermark.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// How many wait, here and now. Takes the short lock.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -90,11 +90,6 @@ impl<T, A: Attached> Topic<T, A> {
         turn.has(HELD)
     }
 
-    /// Whether nothing begins any more.
-    pub(crate) fn is_shut(&self) -> bool {
-        self.load(Relaxed).has(SHUT)
-    }
-
     /// Holds the turn without a push while `f` runs with the last ticket; `None` if it is not free.
     pub(crate) fn with_turn<R>(&self, f: impl FnOnce(u64) -> R) -> Option<R> {
         let (turn, _) = self.update(order::turn_acquire(), |turn| {
