@@ -4,7 +4,7 @@ use super::cell::SnapshotCell;
 use super::hash::Fingerprint;
 use super::order;
 use super::sizes::WORDS;
-use super::snapshot::{Entry, Snapshot};
+use super::snapshot::Snapshot;
 use super::tags::TagWord;
 use super::witness::Witness;
 use crate::sync::AtomicU64;
@@ -58,12 +58,15 @@ impl<C> Bucket<C> {
     where
         C: SnapshotCell<V>,
     {
-        let tags: [TagWord; WORDS] = std::array::from_fn(|word| tags(next.as_ref(), word));
+        let words = changed.map_or(0..WORDS, |it| it.word()..it.word() + 1);
+        // From the snapshot, not from the word as it was, which cannot tell how often a tag is there.
+        let mut new_tags = [TagWord::EMPTY; WORDS];
+        for word in words.clone() {
+            new_tags[word] = tags(next.as_ref(), word);
+        }
         let last = self.cell.replace(next);
-        for (word, tags) in tags.into_iter().enumerate() {
-            if changed.is_none_or(|fingerprint| fingerprint.word() == word) {
-                self.words[word].store(tags.0, order::word_publish());
-            }
+        for word in words {
+            self.words[word].store(new_tags[word].0, order::word_publish());
         }
         last
     }
@@ -72,6 +75,5 @@ impl<C> Bucket<C> {
 /// The tags of the entries that belong to `word`.
 fn tags<V>(snapshot: Option<&Snapshot<V>>, word: usize) -> TagWord {
     let entries = snapshot.into_iter().flat_map(Snapshot::entries);
-    let here = entries.filter(|(fingerprint, _): &Entry<V>| fingerprint.word() == word);
-    TagWord::of(here.map(|(fingerprint, _)| fingerprint.tag()))
+    TagWord::of(entries.map(|(it, _)| (it.word() == word).then_some(it.tag())))
 }

@@ -245,7 +245,7 @@ fn readers_need_no_writers_lock() {
     let _locked = directory.lock_all_writers();
     assert!(has(&directory, KeyHash::from_bits(1), "a"));
     assert!(!has(&directory, KeyHash::from_bits(2), "b"));
-    directory.prefetch(KeyHash::from_bits(1));
+    directory.prefetch(&[1, 2].map(KeyHash::from_bits));
     assert_eq!(directory.len(), 1);
 }
 
