@@ -270,4 +270,6 @@ impl<V: Keyed, C: SnapshotCell<V>> fmt::Debug for Directory<V, C> {
 }
 
 #[cfg(test)]
+mod stress;
+#[cfg(test)]
 mod tests;

@@ -73,10 +73,11 @@ impl<V> Snapshot<V> {
         draft.finish()
     }
 
-    /// All but the entry at `index`; `None` if that leaves none.
+    /// All but the entry at `index`, which is one of them; `None` if that leaves none.
     pub(super) fn without(&self, index: usize) -> Option<Self> {
         let len = self.values().len();
-        if index >= len || len == 1 {
+        debug_assert!(index < len);
+        if len == 1 {
             return None;
         }
         let mut draft = Draft::new(len - 1);
