@@ -77,3 +77,41 @@ fn tags<V>(snapshot: Option<&Snapshot<V>>, word: usize) -> TagWord {
     let entries = snapshot.into_iter().flat_map(Snapshot::entries);
     TagWord::of(entries.map(|(it, _)| (it.word() == word).then_some(it.tag())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cell::DefaultCell;
+    use super::*;
+    use std::ptr::NonNull;
+
+    fn fingerprint(bits: u32) -> Fingerprint {
+        Fingerprint(bits)
+    }
+
+    #[test]
+    fn its_size_is_half_a_line() {
+        assert_eq!(size_of::<Bucket<DefaultCell<String>>>(), 32);
+    }
+
+    #[test]
+    fn the_tags_follow_the_snapshot() {
+        // Never looked through, as a bucket does not look at values.
+        let entry = |bits| (fingerprint(bits), NonNull::<String>::dangling());
+        let both = [entry(1), entry(u32::MAX)];
+        assert_ne!(both[0].0.word(), both[1].0.word());
+
+        let bucket = Bucket::<DefaultCell<String>>::new(None);
+        assert!(!both.iter().any(|(it, _)| bucket.may_contain(*it)));
+        let one = Snapshot::with(None, both[0]);
+        let two = Snapshot::with(Some(&one), both[1]);
+        drop(bucket.publish(Some(one), Some(both[0].0)));
+        assert!(bucket.may_contain(both[0].0) && !bucket.may_contain(both[1].0));
+        drop(bucket.publish(Some(two), Some(both[1].0)));
+        assert!(bucket.may_contain(both[0].0) && bucket.may_contain(both[1].0));
+        drop(bucket.publish(None, None));
+        assert!(
+            !both.iter().any(|(it, _)| bucket.may_contain(*it)),
+            "all words"
+        );
+    }
+}

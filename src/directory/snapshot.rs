@@ -375,3 +375,62 @@ pub(super) unsafe fn with_arc<V, R>(value: NonNull<V>, f: impl FnOnce(&Arc<V>) -
     let borrowed = ManuallyDrop::new(unsafe { Arc::from_raw(value.as_ptr().cast_const()) });
     f(&borrowed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Keyed for u32 {
+        fn key(&self) -> &str {
+            "a number"
+        }
+    }
+
+    /// Entries that point to their own fingerprints.
+    fn entries(values: &[u32]) -> Vec<Entry<u32>> {
+        let entry = |value: &u32| (Fingerprint(*value), NonNull::from(value));
+        values.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn entries_come_and_go_in_order() {
+        let values: Vec<u32> = (100..140).collect();
+        let expected = entries(&values);
+        let mut snapshot = None;
+        for len in 0..values.len() {
+            let next = Snapshot::with(snapshot.as_ref(), expected[len]);
+            assert_eq!(next.entries().collect::<Vec<_>>(), expected[..=len]);
+            for (i, entry) in expected.iter().enumerate() {
+                // SAFETY: the values live in `values`.
+                let found = unsafe { next.find(entry.0, "a number") };
+                assert_eq!(found, (i <= len).then_some((i, entry.1)));
+                // SAFETY: as above.
+                assert_eq!(unsafe { next.find(entry.0, "another") }, None);
+                assert_eq!(next.find_with(Fingerprint(0), |_| true), None, "padding");
+            }
+            for i in 0..=len {
+                let mut rest = expected[..=len].to_vec();
+                rest.remove(i);
+                let without = next.without(i);
+                let got: Vec<_> = without.iter().flat_map(Snapshot::entries).collect();
+                assert_eq!((got, without.is_none()), (rest, len == 0));
+            }
+            snapshot = Some(next);
+        }
+        let all = snapshot.expect("forty entries");
+        let even = all.filter(|it| it.0.is_multiple_of(2)).expect("twenty");
+        assert!(even.entries().all(|(it, _)| it.0 % 2 == 0) && even.entries().len() == 20);
+        assert!(all.filter(|_| false).is_none());
+    }
+
+    #[test]
+    fn it_is_unread_when_one_handle_is_left() {
+        let values = [1];
+        let snapshot = Snapshot::with(None, entries(&values)[0]);
+        assert!(snapshot.is_unread());
+        let other = snapshot.clone();
+        assert!(!snapshot.is_unread() && !other.is_unread());
+        drop(snapshot);
+        assert!(other.is_unread());
+    }
+}

@@ -58,3 +58,32 @@ impl TagWord {
         zero_where_equal.wrapping_sub(EVERY_BYTE) & !zero_where_equal & HIGH_BITS != 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_empty_set_has_nothing_and_the_wild_one_everything() {
+        for tag in 1..=254 {
+            assert!(!TagWord::EMPTY.may_contain(tag));
+            assert!(TagWord::WILD.may_contain(tag));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_has_what_it_is_made_of_and_no_more(
+            tags in prop::collection::vec(prop::option::of(1..=254_u8), 0..12),
+        ) {
+            let word = TagWord::of(tags.iter().copied());
+            let full = tags.iter().flatten().count() > TAGS as usize;
+            prop_assert_eq!(word == TagWord::WILD, full);
+            for tag in 1..=254 {
+                prop_assert_eq!(word.may_contain(tag), full || tags.contains(&Some(tag)));
+            }
+        }
+    }
+}
