@@ -4,7 +4,7 @@ use super::cell::SnapshotCell;
 use super::hash::Fingerprint;
 use super::order;
 use super::sizes::WORDS;
-use super::snapshot::{Entry, Snapshot};
+use super::snapshot::Snapshot;
 use super::tags::TagWord;
 use super::witness::Witness;
 use crate::sync::AtomicU64;
@@ -58,12 +58,15 @@ impl<C> Bucket<C> {
     where
         C: SnapshotCell<V>,
     {
-        let tags: [TagWord; WORDS] = std::array::from_fn(|word| tags(next.as_ref(), word));
+        let words = changed.map_or(0..WORDS, |it| it.word()..it.word() + 1);
+        // From the snapshot, not from the word as it was, which cannot tell how often a tag is there.
+        let mut new_tags = [TagWord::EMPTY; WORDS];
+        for word in words.clone() {
+            new_tags[word] = tags(next.as_ref(), word);
+        }
         let last = self.cell.replace(next);
-        for (word, tags) in tags.into_iter().enumerate() {
-            if changed.is_none_or(|fingerprint| fingerprint.word() == word) {
-                self.words[word].store(tags.0, order::word_publish());
-            }
+        for word in words {
+            self.words[word].store(new_tags[word].0, order::word_publish());
         }
         last
     }
@@ -72,6 +75,43 @@ impl<C> Bucket<C> {
 /// The tags of the entries that belong to `word`.
 fn tags<V>(snapshot: Option<&Snapshot<V>>, word: usize) -> TagWord {
     let entries = snapshot.into_iter().flat_map(Snapshot::entries);
-    let here = entries.filter(|(fingerprint, _): &Entry<V>| fingerprint.word() == word);
-    TagWord::of(here.map(|(fingerprint, _)| fingerprint.tag()))
+    TagWord::of(entries.map(|(it, _)| (it.word() == word).then_some(it.tag())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cell::DefaultCell;
+    use super::*;
+    use std::ptr::NonNull;
+
+    fn fingerprint(bits: u32) -> Fingerprint {
+        Fingerprint(bits)
+    }
+
+    #[test]
+    fn its_size_is_half_a_line() {
+        assert_eq!(size_of::<Bucket<DefaultCell<String>>>(), 32);
+    }
+
+    #[test]
+    fn the_tags_follow_the_snapshot() {
+        // Never looked through, as a bucket does not look at values.
+        let entry = |bits| (fingerprint(bits), NonNull::<String>::dangling());
+        let both = [entry(1), entry(u32::MAX)];
+        assert_ne!(both[0].0.word(), both[1].0.word());
+
+        let bucket = Bucket::<DefaultCell<String>>::new(None);
+        assert!(!both.iter().any(|(it, _)| bucket.may_contain(*it)));
+        let one = Snapshot::with(None, both[0]);
+        let two = Snapshot::with(Some(&one), both[1]);
+        drop(bucket.publish(Some(one), Some(both[0].0)));
+        assert!(bucket.may_contain(both[0].0) && !bucket.may_contain(both[1].0));
+        drop(bucket.publish(Some(two), Some(both[1].0)));
+        assert!(bucket.may_contain(both[0].0) && bucket.may_contain(both[1].0));
+        drop(bucket.publish(None, None));
+        assert!(
+            !both.iter().any(|(it, _)| bucket.may_contain(*it)),
+            "all words"
+        );
+    }
 }

@@ -134,3 +134,87 @@ impl Fingerprint {
 pub(super) fn split_source(new: u32) -> u32 {
     new & ((u32::MAX >> 1) >> new.leading_zeros())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::sizes::MAX_BUCKETS;
+    use super::*;
+
+    #[test]
+    fn a_seed_repeats_and_chance_does_not() {
+        let key = "order/1";
+        assert_eq!(
+            Hasher::with_seed(1).hash(key),
+            Hasher::with_seed(1).hash(key)
+        );
+        assert_ne!(
+            Hasher::with_seed(1).hash(key),
+            Hasher::with_seed(2).hash(key)
+        );
+        assert_ne!(Hasher::random().hash(key), Hasher::random().hash(key));
+    }
+
+    #[test]
+    fn every_part_is_used_evenly() {
+        let hasher = Hasher::with_seed(1);
+        let mut shards = [0; 5];
+        let mut stripes = [0; STRIPES];
+        let mut words = [0; WORDS];
+        let mut tags = [0; 256];
+        let mut buckets = [0; 8];
+        const KEYS: usize = 100_000;
+        for key in 0..KEYS {
+            let hash = hasher.hash(&format!("order/{key}"));
+            shards[hash.shard(5)] += 1;
+            stripes[hash.stripe()] += 1;
+            words[hash.fingerprint().word()] += 1;
+            tags[usize::from(hash.fingerprint().tag())] += 1;
+            buckets[hash.fingerprint().bucket(8) as usize] += 1;
+        }
+        assert_eq!((tags[0], tags[255]), (0, 0));
+        let near = |counts: &[usize], slack: f64| {
+            let even = KEYS as f64 / counts.len() as f64;
+            (counts.iter()).all(|it| (*it as f64 / even - 1.0).abs() < slack)
+        };
+        // Six sigma and more; a word takes 5 or 6 of 16 parts, the outermost tags two of 256.
+        assert!(near(&shards, 0.05) && near(&stripes, 0.16) && near(&buckets, 0.06));
+        assert!(near(&words, 0.15) && near(&tags[2..254], 0.35));
+    }
+
+    #[test]
+    fn no_shards_are_no_panic() {
+        assert_eq!(KeyHash::from_bits(u64::MAX).shard(0), 0);
+        assert_eq!(KeyHash::from_bits(u64::MAX).shard(1), 0);
+    }
+
+    #[test]
+    fn all_buckets_have_a_number() {
+        assert!(MAX_BUCKETS <= 1 << Fingerprint::BUCKET_BITS);
+    }
+
+    proptest! {
+        /// One more bucket moves keys into it from the one that is its source, and no others.
+        #[test]
+        fn a_split_moves_keys_from_its_source_alone(bits: u32, buckets in 1..MAX_BUCKETS) {
+            let fingerprint = Fingerprint(bits);
+            let (before, after) = (fingerprint.bucket(buckets), fingerprint.bucket(buckets + 1));
+            prop_assert!(before < buckets);
+            if after == buckets {
+                prop_assert_eq!(before, split_source(buckets));
+            } else {
+                prop_assert_eq!(after, before);
+            }
+        }
+
+        /// About half of its source's keys move.
+        #[test]
+        fn a_split_moves_half(buckets in 1..MAX_BUCKETS) {
+            let source = split_source(buckets);
+            let moved = Fingerprint(buckets << 8).bucket(buckets + 1);
+            let stayed = Fingerprint(source << 8).bucket(buckets + 1);
+            prop_assert_eq!((moved, stayed), (buckets, source));
+        }
+    }
+}

@@ -88,6 +88,7 @@ mod cell;
 mod graveyard;
 mod hash;
 mod order;
+mod prefetch;
 mod sizes;
 mod snapshot;
 mod stripe;
@@ -171,11 +172,22 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
         self.stripe(hash).may_contain(hash.fingerprint())
     }
 
-    /// Asks the processor to fetch what a look-up of this hash reads first, so that the misses of a
-    /// batch overlap. Wait-free.
-    #[inline]
-    pub(crate) fn prefetch(&self, hash: KeyHash) {
-        self.stripe(hash).prefetch(hash.fingerprint());
+    /// Asks the processor to fetch all that the look-ups of these hashes will read, as far as the
+    /// values' first cache line, so that their cache misses overlap. For batches whose directory is
+    /// larger than the cache; some tens of hashes at a time.
+    ///
+    /// Lock-free, and but for splits that move these keys wait-free.
+    pub(crate) fn prefetch(&self, hashes: &[KeyHash]) {
+        // Each pass finds in the cache what the pass before asked for.
+        for hash in hashes {
+            self.stripe(*hash).prefetch_bucket(hash.fingerprint());
+        }
+        for hash in hashes {
+            self.stripe(*hash).prefetch_snapshot(hash.fingerprint());
+        }
+        for hash in hashes {
+            self.stripe(*hash).prefetch_value(hash.fingerprint());
+        }
     }
 
     /// Runs `under_lock` with the value of `key`, which is made by `make` if there is none.
@@ -257,5 +269,7 @@ impl<V: Keyed, C: SnapshotCell<V>> fmt::Debug for Directory<V, C> {
     }
 }
 
+#[cfg(test)]
+mod stress;
 #[cfg(test)]
 mod tests;

@@ -18,12 +18,14 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::Ordering;
 
 use super::Keyed;
 use super::hash::Fingerprint;
+use super::prefetch::prefetch;
 use super::witness::Witness;
 use crate::sync::{Arc, AtomicUsize};
 
@@ -60,61 +62,78 @@ unsafe impl<V: Send + Sync> Send for Snapshot<V> {}
 unsafe impl<V: Send + Sync> Sync for Snapshot<V> {}
 
 impl<V> Snapshot<V> {
-    /// A snapshot of `entries`, of which there are at most `capacity`; `None` if there are none.
-    pub(super) fn collect(
-        capacity: usize,
-        entries: impl Iterator<Item = Entry<V>>,
-    ) -> Option<Self> {
-        let mut entries = entries.take(capacity).peekable();
-        entries.peek()?;
-        let shape = Shape::of::<V>(capacity);
-        // SAFETY: the layout begins with a header, so its size is not zero.
-        let base = unsafe { alloc(shape.layout) };
-        let Some(header) = NonNull::new(base.cast::<Header<V>>()) else {
-            handle_alloc_error(shape.layout)
-        };
-        // SAFETY: fresh memory of this very layout, which nobody else knows yet: every write is
-        // aligned and inside it, `take` above bounding the entries. All padding is written too.
-        unsafe {
-            let fingerprints = base.add(shape.fingerprints).cast::<Fingerprint>();
-            let values = base.add(shape.values).cast::<NonNull<V>>();
-            fingerprints.write_bytes(0, capacity.next_multiple_of(LANES));
-            let mut len = 0;
-            for (fingerprint, value) in entries {
-                fingerprints.add(len as usize).write(fingerprint);
-                values.add(len as usize).write(value);
-                len += 1;
-            }
-            header.write(Header {
-                count: AtomicUsize::new(1),
-                capacity: capacity as u32,
-                len,
-                witness: Witness::new(),
-                _values: PhantomData,
-            });
+    /// `before` and one more entry.
+    pub(super) fn with(before: Option<&Self>, entry: Entry<V>) -> Self {
+        let len = before.map_or(0, |it| it.values().len());
+        let mut draft = Draft::new(len + 1);
+        if let Some(before) = before {
+            draft.copy(before, 0..len);
         }
-        Some(Self { header })
+        draft.push(entry);
+        draft.finish()
+    }
+
+    /// All but the entry at `index`, which is one of them; `None` if that leaves none.
+    pub(super) fn without(&self, index: usize) -> Option<Self> {
+        let len = self.values().len();
+        debug_assert!(index < len);
+        if len == 1 {
+            return None;
+        }
+        let mut draft = Draft::new(len - 1);
+        draft.copy(self, 0..index);
+        draft.copy(self, index + 1..len);
+        Some(draft.finish())
+    }
+
+    /// The entries whose fingerprint `belongs`; `None` if there are none.
+    pub(super) fn filter(&self, belongs: impl Fn(Fingerprint) -> bool) -> Option<Self> {
+        let chosen = || {
+            self.entries()
+                .filter(|(fingerprint, _)| belongs(*fingerprint))
+        };
+        let len = chosen().count();
+        if len == 0 {
+            return None;
+        }
+        let mut draft = Draft::new(len);
+        chosen().for_each(|entry| draft.push(entry));
+        Some(draft.finish())
     }
 
     /// The entries.
     pub(super) fn entries(&self) -> impl ExactSizeIterator<Item = Entry<V>> + '_ {
-        let values = self.values();
-        values.iter().enumerate().map(|(i, value)| {
-            // There are at least as many fingerprints as values.
-            (self.fingerprints()[i], *value)
-        })
+        // There are at least as many fingerprints as values.
+        let both = self.fingerprints().iter().zip(self.values());
+        both.map(|(fingerprint, value)| (*fingerprint, *value))
     }
 
-    /// The place of the entry with this fingerprint and key.
+    /// The entry with this fingerprint and key: its place and value.
     ///
     /// # Safety
     ///
     /// The values that the entries point to are alive: see [`graveyard`](super::graveyard).
     #[inline]
-    pub(super) unsafe fn find(&self, fingerprint: Fingerprint, key: &str) -> Option<NonNull<V>>
+    pub(super) unsafe fn find(
+        &self,
+        fingerprint: Fingerprint,
+        key: &str,
+    ) -> Option<(usize, NonNull<V>)>
     where
         V: Keyed,
     {
+        // SAFETY: alive, as the caller promises.
+        self.find_with(fingerprint, |value| unsafe { value.as_ref() }.key() == key)
+    }
+
+    /// The first entry with this fingerprint that `is_it` agrees to.
+    #[inline]
+    pub(super) fn find_with(
+        &self,
+        fingerprint: Fingerprint,
+        is_it: impl Fn(NonNull<V>) -> bool,
+    ) -> Option<(usize, NonNull<V>)> {
+        self.prefetch_rest();
         let values = self.values();
         let (chunks, _) = self.fingerprints().as_chunks::<LANES>();
         for (chunk, first) in chunks.iter().zip((0..).step_by(LANES)) {
@@ -127,15 +146,29 @@ impl<V> Snapshot<V> {
                 let lane = hits.trailing_zeros() as usize;
                 hits &= hits - 1;
                 // Padding may match as well, but has no value.
-                if let Some(value) = values.get(first + lane) {
-                    // SAFETY: alive, as the caller promises.
-                    if unsafe { value.as_ref() }.key() == key {
-                        return Some(*value);
-                    }
+                let place = first + lane;
+                match values.get(place) {
+                    Some(value) if is_it(*value) => return Some((place, *value)),
+                    _ => {}
                 }
             }
         }
         None
+    }
+
+    /// Asks for the snapshot's first lines, which for most are all.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        prefetch(self.header.as_ptr());
+        self.prefetch_rest();
+    }
+
+    /// Asks for the lines that most of the pointers are in, while the first still comes.
+    #[inline]
+    fn prefetch_rest(&self) {
+        let base = self.header.as_ptr().cast::<u8>();
+        prefetch(base.wrapping_add(64));
+        prefetch(base.wrapping_add(128));
     }
 
     /// Whether this handle is the only one. Once the snapshot is out of its cell that stays so,
@@ -222,6 +255,89 @@ impl<V> Drop for Snapshot<V> {
     }
 }
 
+/// A snapshot in the making.
+struct Draft<V> {
+    snapshot: Snapshot<V>,
+    /// Where the entries go, and how many are there.
+    fingerprints: NonNull<Fingerprint>,
+    values: NonNull<NonNull<V>>,
+    len: usize,
+}
+
+impl<V> Draft<V> {
+    /// Room for `capacity` entries.
+    fn new(capacity: usize) -> Self {
+        let shape = Shape::of::<V>(capacity);
+        // SAFETY: the layout begins with a header, so its size is not zero.
+        let base = unsafe { alloc(shape.layout) };
+        let Some(base) = NonNull::new(base) else {
+            handle_alloc_error(shape.layout)
+        };
+        let header = base.cast::<Header<V>>();
+        // SAFETY: fresh memory of this very layout: the offsets are inside it and aligned. The
+        // fingerprints' padding is written here, and for ever.
+        unsafe {
+            header.write(Header {
+                count: AtomicUsize::new(1),
+                capacity: capacity as u32,
+                len: 0,
+                witness: Witness::new(),
+                _values: PhantomData,
+            });
+            let fingerprints = base.add(shape.fingerprints).cast::<Fingerprint>();
+            fingerprints.write_bytes(0, capacity.next_multiple_of(LANES));
+            Self {
+                snapshot: Snapshot { header },
+                fingerprints,
+                values: base.add(shape.values).cast(),
+                len: 0,
+            }
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        self.snapshot.header().capacity as usize
+    }
+
+    /// One more entry; nothing if there is no room for it.
+    fn push(&mut self, (fingerprint, value): Entry<V>) {
+        if self.len < self.capacity() {
+            // SAFETY: inside the arrays, which nobody else knows yet.
+            unsafe {
+                self.fingerprints.add(self.len).write(fingerprint);
+                self.values.add(self.len).write(value);
+            }
+            self.len += 1;
+        }
+    }
+
+    /// These entries of `from`; nothing if there are not as many, or no room for them.
+    fn copy(&mut self, from: &Snapshot<V>, range: Range<usize>) {
+        let fingerprints = from.fingerprints().get(range.clone());
+        let (Some(fingerprints), Some(values)) = (fingerprints, from.values().get(range)) else {
+            return;
+        };
+        if values.len() <= self.capacity() - self.len {
+            // SAFETY: inside the arrays, which nobody else knows yet, and so apart from `from`.
+            unsafe {
+                let to = self.fingerprints.add(self.len).as_ptr();
+                to.copy_from_nonoverlapping(fingerprints.as_ptr(), fingerprints.len());
+                let to = self.values.add(self.len).as_ptr();
+                to.copy_from_nonoverlapping(values.as_ptr(), values.len());
+            }
+            self.len += values.len();
+        }
+    }
+
+    /// The snapshot of what there is.
+    fn finish(self) -> Snapshot<V> {
+        let mut header = self.snapshot.header;
+        // SAFETY: nobody else knows the header yet, and all values up to `len` are written.
+        unsafe { header.as_mut() }.len = self.len as u32;
+        self.snapshot
+    }
+}
+
 /// Where the parts of a snapshot lie.
 struct Shape {
     layout: Layout,
@@ -258,4 +374,63 @@ pub(super) unsafe fn with_arc<V, R>(value: NonNull<V>, f: impl FnOnce(&Arc<V>) -
     // SAFETY: the count that this stands for is somebody else's; it is never dropped here.
     let borrowed = ManuallyDrop::new(unsafe { Arc::from_raw(value.as_ptr().cast_const()) });
     f(&borrowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Keyed for u32 {
+        fn key(&self) -> &str {
+            "a number"
+        }
+    }
+
+    /// Entries that point to their own fingerprints.
+    fn entries(values: &[u32]) -> Vec<Entry<u32>> {
+        let entry = |value: &u32| (Fingerprint(*value), NonNull::from(value));
+        values.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn entries_come_and_go_in_order() {
+        let values: Vec<u32> = (100..140).collect();
+        let expected = entries(&values);
+        let mut snapshot = None;
+        for len in 0..values.len() {
+            let next = Snapshot::with(snapshot.as_ref(), expected[len]);
+            assert_eq!(next.entries().collect::<Vec<_>>(), expected[..=len]);
+            for (i, entry) in expected.iter().enumerate() {
+                // SAFETY: the values live in `values`.
+                let found = unsafe { next.find(entry.0, "a number") };
+                assert_eq!(found, (i <= len).then_some((i, entry.1)));
+                // SAFETY: as above.
+                assert_eq!(unsafe { next.find(entry.0, "another") }, None);
+                assert_eq!(next.find_with(Fingerprint(0), |_| true), None, "padding");
+            }
+            for i in 0..=len {
+                let mut rest = expected[..=len].to_vec();
+                rest.remove(i);
+                let without = next.without(i);
+                let got: Vec<_> = without.iter().flat_map(Snapshot::entries).collect();
+                assert_eq!((got, without.is_none()), (rest, len == 0));
+            }
+            snapshot = Some(next);
+        }
+        let all = snapshot.expect("forty entries");
+        let even = all.filter(|it| it.0.is_multiple_of(2)).expect("twenty");
+        assert!(even.entries().all(|(it, _)| it.0 % 2 == 0) && even.entries().len() == 20);
+        assert!(all.filter(|_| false).is_none());
+    }
+
+    #[test]
+    fn it_is_unread_when_one_handle_is_left() {
+        let values = [1];
+        let snapshot = Snapshot::with(None, entries(&values)[0]);
+        assert!(snapshot.is_unread());
+        let other = snapshot.clone();
+        assert!(!snapshot.is_unread() && !other.is_unread());
+        drop(snapshot);
+        assert!(other.is_unread());
+    }
 }

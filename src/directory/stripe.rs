@@ -14,6 +14,7 @@ use super::cell::SnapshotCell;
 use super::graveyard::{Freed, Graveyard};
 use super::hash::{Fingerprint, split_source};
 use super::order;
+use super::prefetch::prefetch;
 use super::sizes::{FIRST_SEGMENT, KEYS_PER_BUCKET, MAX_BUCKETS, SEGMENTS};
 use super::snapshot::{Snapshot, with_arc};
 use crate::sync::{Arc, AtomicPtr, AtomicU32, AtomicUsize, Mutex, MutexGuard};
@@ -84,7 +85,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
             bucket.cell().read(|snapshot| {
                 // SAFETY: while the cell protects this snapshot the graveyard gives back no value
                 // that it contains.
-                let value = unsafe { snapshot?.find(fingerprint, key) }?;
+                let (_, value) = unsafe { snapshot?.find(fingerprint, key) }?;
                 let f = f.take()?;
                 // SAFETY: as above; entries come from `Arc::into_raw`.
                 Some(unsafe { with_arc(value, f) })
@@ -98,19 +99,34 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         self.table.probe(fingerprint, |_| Some(())).is_some()
     }
 
-    /// See [`Directory::prefetch`](super::Directory::prefetch).
+    /// Asks for the bucket: see [`Directory::prefetch`](super::Directory::prefetch).
     #[inline]
-    pub(super) fn prefetch(&self, fingerprint: Fingerprint) {
-        let index = fingerprint.bucket(self.table.buckets.load(order::buckets_load()));
-        let address: *const Bucket<C> = self.table.bucket(index);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint, which reads nothing that the program can see.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(address.cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = address;
+    pub(super) fn prefetch_bucket(&self, fingerprint: Fingerprint) {
+        let buckets = self.table.buckets.load(order::buckets_load());
+        prefetch(self.table.slot(fingerprint.bucket(buckets)));
+    }
+
+    /// Asks for the snapshot, unless the tags say that there is nothing to find.
+    #[inline]
+    pub(super) fn prefetch_snapshot(&self, fingerprint: Fingerprint) {
+        self.table.probe(fingerprint, |bucket| {
+            bucket
+                .cell()
+                .read(|snapshot| snapshot.map(Snapshot::prefetch))
+        });
+    }
+
+    /// Asks for the value, or for one of the same fingerprint.
+    #[inline]
+    pub(super) fn prefetch_value(&self, fingerprint: Fingerprint) {
+        self.table.probe(fingerprint, |bucket| {
+            bucket.cell().read(|snapshot| {
+                let (_, value) = snapshot?.find_with(fingerprint, |_| true)?;
+                // And the next line: a value of some size, or one that lies across two.
+                prefetch(value.as_ptr().cast::<u8>().wrapping_add(64));
+                Some(prefetch(value.as_ptr()))
+            })
+        });
     }
 
     /// See [`Directory::get_or_insert_with`](super::Directory::get_or_insert_with).
@@ -131,7 +147,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         // SAFETY: under the lock nothing is removed, so all that the current snapshot contains is
         // alive.
         let found = (current.as_ref()).and_then(|now| unsafe { now.find(fingerprint, key) });
-        if let Some(found) = found {
+        if let Some((_, found)) = found {
             // SAFETY: as above; entries come from `Arc::into_raw`.
             return Ok(unsafe { with_arc(found, under_lock) });
         }
@@ -139,12 +155,10 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         // Before anybody can find it: what `under_lock` sets up is there for the first reader,
         // and if it panics nothing was inserted.
         let result = under_lock(&value);
-        let len = current.as_ref().map_or(0, |now| now.entries().len());
-        let entries = current.iter().flat_map(|now| now.entries());
         // SAFETY: an `Arc`'s pointer is never null.
         let entry = unsafe { NonNull::new_unchecked(Arc::into_raw(value).cast_mut()) };
-        let next = Snapshot::collect(len + 1, entries.chain([(fingerprint, entry)]));
-        if let Some(last) = bucket.publish(next, Some(fingerprint)) {
+        let next = Snapshot::with(current.as_deref(), (fingerprint, entry));
+        if let Some(last) = bucket.publish(Some(next), Some(fingerprint)) {
             locked.graveyard.retire(last, None, &mut freed);
         }
         let keys = self.writers.keys.load(Ordering::Relaxed) + 1;
@@ -171,16 +185,14 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         };
         // SAFETY: under the lock nothing else is removed, so all that the current snapshot
         // contains is alive.
-        let Some(found) = (unsafe { current.find(fingerprint, key) }) else {
+        let Some((index, found)) = (unsafe { current.find(fingerprint, key) }) else {
             return false;
         };
         // SAFETY: as above.
         if !pred(unsafe { found.as_ref() }) {
             return false;
         }
-        let rest = current.entries().filter(|(_, entry)| *entry != found);
-        let next = Snapshot::collect(current.entries().len() - 1, rest);
-        let last = bucket.publish(next, Some(fingerprint));
+        let last = bucket.publish(current.without(index), Some(fingerprint));
         // SAFETY: the count that the insert gave over; the current snapshot was the last to carry
         // it on, and `retire` keeps the value for whoever still reads an older one.
         let removed = unsafe { Arc::from_raw(found.as_ptr().cast_const()) };
@@ -237,17 +249,12 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         // SAFETY: only writers replace, and this one does so last.
         let current = unsafe { source.cell().peek() };
         let moves = |fingerprint: Fingerprint| fingerprint.bucket(buckets + 1) == buckets;
-        let part = |moving: bool| {
-            let entries = || current.iter().flat_map(|now| now.entries());
-            let belongs = |fingerprint: Fingerprint| moves(fingerprint) == moving;
-            let len = entries().filter(|(it, _)| belongs(*it)).count();
-            Snapshot::collect(len, entries().filter(|(it, _)| belongs(*it)))
-        };
-        let (stay, moved) = (part(false), part(true));
+        let moved = current.as_ref().and_then(|now| now.filter(moves));
         if moved.is_none() {
             self.table.append(buckets, Bucket::new(None));
             return;
         }
+        let stay = (current.as_ref()).and_then(|now| now.filter(|it| !moves(it)));
         #[cfg(afterwrite_loom)]
         if crate::sync::mutant("directory.source_first") {
             if let Some(last) = source.publish(stay, None) {
@@ -288,10 +295,11 @@ impl<C> Table<C> {
                 return None;
             }
             // Acquire, although coherence alone would show the split: the next turn uses it.
-            buckets = self.buckets.load(order::buckets_load());
-            if fingerprint.bucket(buckets) == index {
+            let again = self.buckets.load(order::buckets_load());
+            if again == buckets || fingerprint.bucket(again) == index {
                 return None;
             }
+            buckets = again;
         }
     }
 

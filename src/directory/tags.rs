@@ -3,7 +3,7 @@
 //! ```text
 //!   byte    7   6   5   4   3   2   1   0
 //!         ┌───┬───┬───┬───┬───┬───┬───┬───┐
-//!   some  │ 0 │ 0 │ 0 │ 0 │ 0 │ 9a│ 17│ c4│   tags 1..=254, each once; 0 is an empty place
+//!   some  │ 0 │ 0 │ 0 │ 0 │ 0 │ 9a│ 17│ c4│   tags 1..=254; 0 is an empty place
 //!         ├───┼───┼───┼───┼───┼───┼───┼───┤
 //!   wild  │ ff│ ff│ ff│ ff│ ff│ ff│ ff│ ff│   more tags than places: everything may be there
 //!         └───┴───┴───┴───┴───┴───┴───┴───┘
@@ -23,7 +23,9 @@ const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 pub(super) struct TagWord(pub(super) u64);
 
 impl TagWord {
+    /// No tags.
     pub(super) const EMPTY: Self = Self(0);
+    /// All tags.
     pub(super) const WILD: Self = Self(u64::MAX);
 
     /// Whether `tag` may be in the set: `false` is certain.
@@ -33,22 +35,20 @@ impl TagWord {
         self.has(tag) | (self == Self::WILD)
     }
 
-    /// The set with `tag`.
-    pub(super) fn with(self, tag: u8) -> Self {
-        if self.may_contain(tag) {
-            return self;
+    /// The tags among these.
+    #[inline]
+    pub(super) fn of(tags: impl Iterator<Item = Option<u8>>) -> Self {
+        let (mut word, mut places) = (0, 0);
+        // No branch on which ones there are: that would be guessed wrong half the time.
+        for tag in tags {
+            word |= u64::from(tag.unwrap_or(0)) << (places % TAGS * 8);
+            places += u32::from(tag.is_some());
         }
-        let used = (u64::BITS - self.0.leading_zeros()).div_ceil(8);
-        if used == TAGS {
+        if places > TAGS {
             Self::WILD
         } else {
-            Self(self.0 | u64::from(tag) << (used * 8))
+            Self(word)
         }
-    }
-
-    /// The set of these tags.
-    pub(super) fn of(tags: impl Iterator<Item = u8>) -> Self {
-        tags.fold(Self::EMPTY, Self::with)
     }
 
     /// Whether any byte equals `tag`.
@@ -56,5 +56,34 @@ impl TagWord {
     fn has(self, tag: u8) -> bool {
         let zero_where_equal = self.0 ^ (u64::from(tag) * EVERY_BYTE);
         zero_where_equal.wrapping_sub(EVERY_BYTE) & !zero_where_equal & HIGH_BITS != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_empty_set_has_nothing_and_the_wild_one_everything() {
+        for tag in 1..=254 {
+            assert!(!TagWord::EMPTY.may_contain(tag));
+            assert!(TagWord::WILD.may_contain(tag));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_has_what_it_is_made_of_and_no_more(
+            tags in prop::collection::vec(prop::option::of(1..=254_u8), 0..12),
+        ) {
+            let word = TagWord::of(tags.iter().copied());
+            let full = tags.iter().flatten().count() > TAGS as usize;
+            prop_assert_eq!(word == TagWord::WILD, full);
+            for tag in 1..=254 {
+                prop_assert_eq!(word.may_contain(tag), full || tags.contains(&Some(tag)));
+            }
+        }
     }
 }
