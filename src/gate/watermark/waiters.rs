@@ -29,6 +29,10 @@
 //!
 //! # Why no wake-up is lost
 //!
+//! Each side writes one word and reads the other's, as in Dekker's algorithm, where a fence on each
+//! side is the usual cure. Here both sides pass through a read-modify-write of `pos` instead: it
+//! costs the same, and checkers of all kinds understand it.
+//!
 //! Take an `advance` to at least v that raises the position, and a `register(v)`. A1 and R3 are
 //! read-modify-writes of one location, so one comes first in its modification order.
 //!
@@ -51,6 +55,7 @@
 //! there, and the first registrant takes that waker out under the same lock.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
@@ -279,7 +284,6 @@ impl Shared {
 ///
 /// The waker is called at most once for each time it was left. After that, and after the drop,
 /// nothing of it is kept.
-#[derive(Debug)]
 pub(crate) struct Registration {
     shared: Arc<Shared>,
     key: Key,
@@ -312,6 +316,15 @@ impl Registration {
         };
         self.shared.discard(Some(waker));
         armed
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without what is shared: that would list everybody's wakers.
+        f.debug_struct("Registration")
+            .field("position", &self.key.0)
+            .finish_non_exhaustive()
     }
 }
 
