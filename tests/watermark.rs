@@ -374,6 +374,16 @@ fn w5_reads_keep_their_distance_however_often_somebody_waits() {
 }
 
 #[test]
+fn w5_an_interval_beyond_the_clock_is_a_long_one() {
+    let watermark = Watermark::new(0);
+    let (view, _follower) = View::followed(&watermark, Duration::MAX);
+    let mut wait = watermark.wait_for(1);
+    assert_eq!(poll(&mut wait, Waker::noop()), Poll::Pending);
+    view.reads.recv_timeout(LONG).unwrap();
+    view.assert_not_read();
+}
+
+#[test]
 fn w5_one_poller_serves_all_who_wait() {
     let watermark = Watermark::new(0);
     let (view, follower) = View::followed(&watermark, TICK);
