@@ -190,6 +190,12 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
         }
     }
 
+    /// Whether there are so many keys that [`prefetch`](Self::prefetch) pays.
+    pub(crate) fn is_large(&self) -> bool {
+        // One stripe stands for all: keys are spread evenly.
+        self.stripes[0].len() > 65_536 / sizes::STRIPES
+    }
+
     /// Runs `under_lock` with the value of `key`, which is made by `make` if there is none.
     ///
     /// Both closures run while the stripe's writers' lock is held: they must be short, and touch no

@@ -368,18 +368,20 @@ impl<T: Clone + Send + 'static> Core<T> {
     ) -> BatchOutcome {
         let mut outcome = BatchOutcome::default();
         let mut by_shard: Vec<Vec<Job<T>>> = self.shards.iter().map(|_| Vec::new()).collect();
-        let mut group: Vec<(KeyHash, K, Gate<T>)> = Vec::with_capacity(GROUP);
         let mut batch = batch.into_iter();
+        let mut group: Vec<(K, Gate<T>)> = Vec::with_capacity(GROUP);
+        let mut hashes: Vec<KeyHash> = Vec::with_capacity(GROUP);
         loop {
-            group.extend(batch.by_ref().take(GROUP).map(|(key, gate)| {
-                let hash = self.hasher.hash(key.as_ref());
-                self.directory.prefetch(hash);
-                (hash, key, gate)
-            }));
+            group.extend(batch.by_ref().take(GROUP));
             if group.is_empty() {
                 break;
             }
-            for (hash, key, gate) in group.drain(..) {
+            hashes.clear();
+            hashes.extend(group.iter().map(|(key, _)| self.hasher.hash(key.as_ref())));
+            if self.directory.is_large() {
+                self.directory.prefetch(&hashes);
+            }
+            for ((key, gate), &hash) in group.drain(..).zip(&hashes) {
                 match self.find(hash, key.as_ref()) {
                     _ if self.is_closing() => outcome.closed += 1,
                     None => outcome.no_subscribers += 1,
