@@ -346,9 +346,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            let mut wakers = wakers::Wakers::new();
-            self.leave(&mut wakers);
-            wakers.wake_all();
+            self.leave(false);
         }
     }
 
@@ -362,9 +360,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            let mut wakers = wakers::Wakers::new();
-            self.leave(&mut wakers);
-            wakers.wake_all();
+            self.leave(false);
         }
     }
 

@@ -42,7 +42,6 @@ where
     topic: P,
     payload: Option<T>,
     cursor: Cursor,
-    left: bool,
 }
 
 /// How far a walk has come.
@@ -109,8 +108,7 @@ impl<T, A: Attached> Topic<T, A> {
             return None;
         }
         let result = f(turn.ticket());
-        let mut wakers = Wakers::new();
-        self.leave(&mut wakers);
+        self.leave(false);
         Some(result)
     }
 
@@ -145,19 +143,31 @@ impl<T, A: Attached> Topic<T, A> {
         }
     }
 
-    /// Answers what was asked of the holder, and gives the turn back.
+    /// Wakes those who sleep, answers what was asked of the holder, and gives the turn back.
     #[inline(always)]
-    pub(super) fn leave(&self, wakers: &mut Wakers) {
+    pub(super) fn leave(&self, sleepers: bool) {
         let now = self.load(Relaxed);
-        if !now.has(ATTN | SWEEP | OWED | MORE)
+        if !sleepers
+            && !now.has(ATTN | SWEEP | OWED | MORE)
             && self.exchange(now, now.left(), order::turn_leave()).is_ok()
         {
             return;
         }
-        self.answer_and_leave(wakers);
+        self.leave_with(sleepers);
     }
 
+    /// The way out that meets others; apart, since the wakers take half a kilobyte of stack.
+    #[cold]
     #[inline(never)]
+    fn leave_with(&self, sleepers: bool) {
+        // Woken when dropped, after the turn is free.
+        let mut wakers = Wakers::new();
+        if sleepers {
+            self.take_sleepers(&mut wakers);
+        }
+        self.answer_and_leave(&mut wakers);
+    }
+
     fn answer_and_leave(&self, wakers: &mut Wakers) {
         loop {
             let now = self.load(Relaxed);
@@ -263,7 +273,6 @@ where
             topic,
             payload: Some(payload),
             cursor,
-            left: false,
         })
     }
 
@@ -290,19 +299,8 @@ where
 
     /// Wakes those who sleep and gives the turn back.
     #[inline(always)]
-    pub(crate) fn finish(mut self) -> Pushed {
-        self.leave();
+    pub(crate) fn finish(self) -> Pushed {
         self.cursor.pushed
-    }
-
-    #[inline(always)]
-    fn leave(&mut self) {
-        self.left = true;
-        let mut wakers = Wakers::new();
-        if self.cursor.sleepers {
-            self.topic.take_sleepers(&mut wakers);
-        }
-        self.topic.leave(&mut wakers);
     }
 }
 
@@ -316,21 +314,31 @@ impl Cursor {
             }
             // SAFETY: chunks live as long as the topic.
             let chunk = unsafe { at.as_ref() };
-            let mut live = chunk.live.load(order::live_read()) & self.unvisited;
+            let live = chunk.live.load(order::live_read()) & self.unvisited;
             budget -= i64::from(live.count_ones());
             if self.chunks_left == 1 && live.is_power_of_two() {
                 // The last one takes the payload itself.
-                self.unvisited = 0;
                 if let Some(payload) = payload.take() {
-                    self.deliver_to(topic, at, live.trailing_zeros(), || payload);
+                    let mut visit = Visit {
+                        cursor: self,
+                        unvisited: 0,
+                        visited: 0,
+                        full: 0,
+                    };
+                    visit.deliver_to(topic, at, live.trailing_zeros(), || payload);
                 }
             } else if let Some(payload) = payload {
-                while live != 0 {
-                    let bit = live.trailing_zeros();
-                    live &= live - 1;
+                let mut visit = Visit {
+                    cursor: self,
+                    unvisited: live,
+                    visited: 0,
+                    full: 0,
+                };
+                while visit.unvisited != 0 {
+                    let bit = visit.unvisited.trailing_zeros();
                     // A clone that panics is not asked again.
-                    self.unvisited = live;
-                    self.deliver_to(topic, at, bit, || payload.clone());
+                    visit.unvisited &= visit.unvisited - 1;
+                    visit.deliver_to(topic, at, bit, || payload.clone());
                 }
             }
             self.sleepers |= chunk.waiting.load(Relaxed) != 0;
@@ -343,7 +351,28 @@ impl Cursor {
             };
         }
     }
+}
 
+/// A walk within one chunk: what changes with each entry, kept in registers. Its drop, which a
+/// panicking clone runs as well, tells the cursor.
+struct Visit<'a> {
+    cursor: &'a mut Cursor,
+    unvisited: u64,
+    /// Entries visited without a panic, and those of them that were full.
+    visited: u32,
+    full: u32,
+}
+
+impl Drop for Visit<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.cursor.unvisited = self.unvisited;
+        self.cursor.pushed.reached += self.visited - self.full;
+        self.cursor.pushed.full += self.full;
+    }
+}
+
+impl Visit<'_> {
     /// Delivers to one live entry. The caller holds the turn.
     #[inline(always)]
     fn deliver_to<T, A>(
@@ -361,15 +390,13 @@ impl Cursor {
             let entry = unsafe { &mut *entry };
             if entry.is_evicting() {
                 // SAFETY: as above.
-                unsafe { entry.replace(self.ticket, topic.lost.load(Relaxed), payload) };
-                self.pushed.reached += 1;
-                return;
+                unsafe { entry.replace(self.cursor.ticket, topic.lost.load(Relaxed), payload) };
+            } else {
+                // SAFETY: as above.
+                let delivered = unsafe { entry.deliver(self.cursor.stamp, payload) };
+                self.full += u32::from(delivered == Delivered::Full);
             }
-            // SAFETY: as above.
-            match unsafe { entry.deliver(self.stamp, payload) } {
-                Delivered::Yes => self.pushed.reached += 1,
-                Delivered::Full => self.pushed.full += 1,
-            }
+            self.visited += 1;
         });
     }
 }
@@ -379,9 +406,8 @@ where
     P: Deref<Target = Topic<T, A>>,
     A: Attached,
 {
+    #[inline(always)]
     fn drop(&mut self) {
-        if !self.left {
-            self.leave();
-        }
+        self.topic.leave(self.cursor.sleepers);
     }
 }
