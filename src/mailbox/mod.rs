@@ -75,8 +75,6 @@ pub(crate) struct Header {
     pub(crate) next: AtomicPtr<Header>,
     /// The receiver, the topic while it is registered, and every closer.
     refs: AtomicU32,
-    /// How many payloads the receiver has taken (a ring only).
-    head: AtomicU32,
     /// Where the topic keeps this mailbox's entry; set once, before it is registered.
     position: AtomicU32,
     capacity: u16,
@@ -137,7 +135,6 @@ impl<T> Mailbox<T> {
                 waker: UnsafeCell::new(None),
                 next: AtomicPtr::new(std::ptr::null_mut()),
                 refs: AtomicU32::new(2),
-                head: AtomicU32::new(0),
                 position: AtomicU32::new(0),
                 capacity: capacity as u16 | flag,
                 state: AtomicU8::new(0),

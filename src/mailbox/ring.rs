@@ -1,13 +1,15 @@
 //! The ring of `DropNewest`: plain stores only, one stamp a payload.
 //!
-//! The pusher writes the payload into the slot at its private index and stores the ticket's stamp
-//! (Release); the receiver at its own index loads the stamp (Acquire), takes the payload, clears
-//! the stamp and adds one to `head` (Release). The pusher counts the room it knows of down and
-//! reloads `head` (Acquire) only when it has none left: a push into a full ring costs one read.
+//! The pusher looks at the stamp of the slot at its private index (Acquire): a stamp that stands
+//! there means that the ring is full. Otherwise it writes the payload and stores the ticket's stamp
+//! (Release). The receiver at its own index loads the stamp (Acquire), takes the payload and clears
+//! the stamp (Release). Neither side reads or writes the other's index, so all that passes between
+//! them is the one line that holds the slot (the idea is that of FastForward: Giacomoni, Moseley
+//! and Vachharajani, PPoPP 2008).
 //!
-//! A slot is written again only after the pusher saw a `head` that counts its last payload as
-//! taken, so the two sides never touch one payload at a time. Stamps are tickets, not indices: a
-//! push that found the ring full leaves no hole in it, and the receiver sees the loss as a gap.
+//! A slot is written again only after the pusher saw its stamp cleared, so the two sides never touch
+//! one payload at a time. Stamps are tickets, not indices: a push that found the ring full leaves no
+//! hole in it, and the receiver sees the loss as a gap.
 
 use std::alloc::Layout;
 use std::mem::MaybeUninit;
@@ -83,10 +85,6 @@ pub(crate) struct Entry {
     mailbox: Option<NonNull<Header>>,
     /// The slot that the next payload goes to.
     next: u16,
-    /// How many more payloads fit, as far as is known without looking; always 0 when evicting.
-    room: u16,
-    /// `head`, modulo 2^16, when `room` was last brought up to date.
-    seen_head: u16,
     /// How many slots there are; 0 marks an evicting mailbox.
     capacity: u16,
 }
@@ -102,8 +100,6 @@ impl Entry {
     pub(crate) const EMPTY: Self = Self {
         mailbox: None,
         next: 0,
-        room: 0,
-        seen_head: 0,
         capacity: 0,
     };
 
@@ -111,8 +107,6 @@ impl Entry {
         Self {
             mailbox: Some(mailbox),
             next: 0,
-            room: capacity,
-            seen_head: 0,
             capacity,
         }
     }
@@ -173,20 +167,14 @@ impl Entry {
     ) -> Delivered {
         // SAFETY: a registered entry names its mailbox, which the topic's reference keeps alive.
         let mailbox = unsafe { self.mailbox.unwrap_unchecked() };
-        if self.room == 0 {
-            // SAFETY: as above.
-            let head = unsafe { mailbox.as_ref() }.head.load(order::head_reload()) as u16;
-            self.room = head.wrapping_sub(self.seen_head);
-            self.seen_head = head;
-            if self.room == 0 {
-                return Delivered::Full;
-            }
-        }
         // SAFETY: `next < capacity`.
         let slot = unsafe { &*slots::<T>(mailbox).add(usize::from(self.next)) };
+        if slot.stamp.load(order::head_reload()) != Stamp::EMPTY {
+            return Delivered::Full;
+        }
         let payload = payload();
-        // SAFETY: `room` says that the receiver has taken what was here, by the Acquire above or an
-        // earlier one, and it looks again only after the stamp.
+        // SAFETY: the receiver has taken what was here, which the Acquire above saw, and it looks
+        // again only after the stamp.
         slot.payload.with_mut(|p| unsafe { (*p).write(payload) });
         slot.stamp.store(stamp.0, order::stamp_publish());
         self.next = if self.next + 1 == self.capacity {
@@ -194,7 +182,6 @@ impl Entry {
         } else {
             self.next + 1
         };
-        self.room -= 1;
         Delivered::Yes
     }
 }
@@ -235,15 +222,12 @@ impl RingReader {
         let slot = unsafe { &*slots::<T>(mailbox).add(usize::from(self.next)) };
         // SAFETY: the stamp was seen with Acquire: the payload is complete and ours to take.
         let payload = slot.payload.with(|p| unsafe { (*p).assume_init_read() });
-        slot.stamp.store(Stamp::EMPTY, Relaxed);
+        slot.stamp.store(Stamp::EMPTY, order::head_release());
         self.next = if self.next + 1 == self.capacity {
             0
         } else {
             self.next + 1
         };
-        // SAFETY: alive, by contract.
-        let head = unsafe { &mailbox.as_ref().head };
-        head.store(head.load(Relaxed).wrapping_add(1), order::head_release());
         payload
     }
 }

@@ -315,6 +315,11 @@ impl Cursor {
             // SAFETY: chunks live as long as the topic.
             let chunk = unsafe { at.as_ref() };
             let live = chunk.live.load(order::live_read()) & self.unvisited;
+            let next = if self.chunks_left == 1 {
+                None
+            } else {
+                chunk.next()
+            };
             budget -= i64::from(live.count_ones());
             if self.chunks_left == 1 && live.is_power_of_two() {
                 // The last one takes the payload itself.
@@ -328,6 +333,7 @@ impl Cursor {
                     visit.deliver_to(topic, at, live.trailing_zeros(), || payload);
                 }
             } else if let Some(payload) = payload {
+                let mut ahead = Ahead::of(next);
                 let mut visit = Visit {
                     cursor: self,
                     unvisited: live,
@@ -335,6 +341,7 @@ impl Cursor {
                     full: 0,
                 };
                 while visit.unvisited != 0 {
+                    ahead.prefetch::<T>();
                     let bit = visit.unvisited.trailing_zeros();
                     // A clone that panics is not asked again.
                     visit.unvisited &= visit.unvisited - 1;
@@ -344,11 +351,44 @@ impl Cursor {
             self.sleepers |= chunk.waiting.load(Relaxed) != 0;
             self.unvisited = u64::MAX;
             self.chunks_left -= 1;
-            self.chunk = if self.chunks_left == 0 {
-                None
-            } else {
-                chunk.next()
-            };
+            self.chunk = next;
+        }
+    }
+}
+
+/// The chunk that the walk comes to next: its mailboxes are fetched while those of this one get
+/// their payloads.
+struct Ahead {
+    chunk: NonNull<Chunk>,
+    live: u64,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn of(next: Option<NonNull<Chunk>>) -> Self {
+        match next {
+            Some(chunk) => Self {
+                chunk,
+                // SAFETY: chunks live as long as the topic.
+                live: unsafe { chunk.as_ref() }.live.load(order::live_read()),
+            },
+            None => Self {
+                chunk: NonNull::dangling(),
+                live: 0,
+            },
+        }
+    }
+
+    /// Fetches the next mailbox. The caller holds the turn.
+    #[inline(always)]
+    fn prefetch<T>(&mut self) {
+        if self.live != 0 {
+            // SAFETY: a set live bit is below the chunk's size.
+            let entry = unsafe { Chunk::entry(self.chunk, self.live.trailing_zeros()) };
+            // SAFETY: as for `Visit::deliver_to`; a bit that is cleared meanwhile leaves the entry
+            // as it is until we have left.
+            entry.with(|entry| unsafe { (*entry).prefetch::<T>() });
+            self.live &= self.live - 1;
         }
     }
 }
