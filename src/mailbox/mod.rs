@@ -42,7 +42,7 @@ use std::ptr::NonNull;
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed, UnsafeCell, order};
 
 pub(crate) use evict::EvictReader;
-pub(crate) use ring::{Delivered, Entry, RingReader};
+pub(crate) use ring::{Entry, RingReader};
 
 /// What happens when a subscriber's buffer is full.
 ///

@@ -89,13 +89,6 @@ pub(crate) struct Entry {
     capacity: u16,
 }
 
-/// How a delivery to one mailbox went.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Delivered {
-    Yes,
-    Full,
-}
-
 impl Entry {
     pub(crate) const EMPTY: Self = Self {
         mailbox: None,
@@ -155,26 +148,30 @@ impl Entry {
         }
     }
 
-    /// Delivers into a ring. Wait-free but for `payload`, which may panic: nothing has then changed.
+    /// The slot that the next payload goes to, if the receiver has taken what was in it. Wait-free.
     ///
     /// # Safety
     /// The caller holds the turn, the entry is that of a registered ring of `T`.
     #[inline(always)]
-    pub(crate) unsafe fn deliver<T>(
-        &mut self,
-        stamp: Stamp,
-        payload: impl FnOnce() -> T,
-    ) -> Delivered {
+    pub(crate) unsafe fn vacant<T>(&self) -> Option<Vacant<T>> {
         // SAFETY: a registered entry names its mailbox, which the topic's reference keeps alive.
         let mailbox = unsafe { self.mailbox.unwrap_unchecked() };
+        let slot = slots::<T>(mailbox).wrapping_add(usize::from(self.next));
         // SAFETY: `next < capacity`.
-        let slot = unsafe { &*slots::<T>(mailbox).add(usize::from(self.next)) };
-        if slot.stamp.load(order::head_reload()) != Stamp::EMPTY {
-            return Delivered::Full;
-        }
-        let payload = payload();
-        // SAFETY: the receiver has taken what was here, which the Acquire above saw, and it looks
-        // again only after the stamp.
+        let stamp = unsafe { &(*slot).stamp };
+        (stamp.load(order::head_reload()) == Stamp::EMPTY).then_some(Vacant(slot))
+    }
+
+    /// Delivers into a ring. Wait-free, and moves the payload only: nothing here can panic.
+    ///
+    /// # Safety
+    /// As for [`Entry::vacant`], which has just given `slot`.
+    #[inline(always)]
+    pub(crate) unsafe fn fill<T>(&mut self, slot: Vacant<T>, stamp: Stamp, payload: T) {
+        // SAFETY: `vacant` found it in the mailbox, which is still registered.
+        let slot = unsafe { &*slot.0 };
+        // SAFETY: the receiver has taken what was here, which the Acquire of `vacant` saw, and it
+        // looks again only after the stamp.
         slot.payload.with_mut(|p| unsafe { (*p).write(payload) });
         slot.stamp.store(stamp.0, order::stamp_publish());
         self.next = if self.next + 1 == self.capacity {
@@ -182,9 +179,11 @@ impl Entry {
         } else {
             self.next + 1
         };
-        Delivered::Yes
     }
 }
+
+/// A slot that awaits a payload.
+pub(crate) struct Vacant<T>(*const Slot<T>);
 
 /// The receiver's side of a ring.
 #[derive(Debug)]

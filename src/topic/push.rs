@@ -8,7 +8,7 @@ use super::chunk::Chunk;
 use super::turn::{ATTN, DONE, HELD, MORE, OWED, SHUT, SWEEP, Stamp, Turn};
 use super::wakers::Wakers;
 use super::{Attached, Topic};
-use crate::mailbox::{Delivered, Mailbox};
+use crate::mailbox::Mailbox;
 use crate::sync::{Ordering::Relaxed, order};
 
 /// The payload comes back: the topic could not be pushed to.
@@ -18,6 +18,16 @@ pub(crate) enum Busy<T> {
     Held(T),
     /// The registry is closed.
     Shut(T),
+}
+
+impl<T> Busy<T> {
+    fn of(turn: Turn, payload: T) -> Self {
+        if turn.has(SHUT) {
+            Self::Shut(payload)
+        } else {
+            Self::Held(payload)
+        }
+    }
 }
 
 /// What a push did.
@@ -73,9 +83,81 @@ impl<T, A: Attached> Topic<T, A> {
     where
         T: Clone,
     {
-        let mut walk = Walk::begin(self, payload)?;
+        let ticket = match self.take_turn() {
+            Ok(ticket) => ticket,
+            Err(turn) => return Err(Busy::of(turn, payload)),
+        };
+        let payload = match self.push_to_one(ticket, payload) {
+            Ok(pushed) => return Ok(pushed),
+            Err(payload) => payload,
+        };
+        let mut walk = Walk::holding(self, ticket, payload);
         while !walk.step(u32::MAX) {}
         Ok(walk.finish())
+    }
+
+    /// Takes the turn for a push, whose ticket it returns, or tells why it cannot.
+    #[inline(always)]
+    fn take_turn(&self) -> Result<u64, Turn> {
+        let mut turn = self.load(Relaxed);
+        loop {
+            if !turn.is_free() {
+                return Err(turn);
+            }
+            let taken = turn.advanced(1).with(HELD);
+            match self.exchange(turn, taken, order::turn_acquire()) {
+                Ok(()) => return Ok(taken.ticket()),
+                Err(now) => turn = now,
+            }
+        }
+    }
+
+    /// The push of most keys: moves the payload to the one subscriber, into a ring with room, and
+    /// leaves. Anything else is a walk's; the payload then comes back, and the turn stays taken.
+    #[inline(always)]
+    fn push_to_one(&self, ticket: u64, payload: T) -> Result<Pushed, T> {
+        let chunk = &self.first.chunk;
+        if self.chunks_in_use.load(Relaxed) != 1 || chunk.live.load(order::live_read()) == 0 {
+            return Err(payload);
+        }
+        // SAFETY: the first chunk's only entry.
+        let entry = unsafe { Chunk::entry(self.first_chunk(), 0) };
+        let moved = entry.with_mut(|entry| {
+            // SAFETY: as for `Visit::deliver_to`: the entry is live, and we hold the turn.
+            let entry = unsafe { &mut *entry };
+            if entry.is_evicting() {
+                return Err(payload);
+            }
+            // SAFETY: as above; and it is a ring.
+            match unsafe { entry.vacant() } {
+                Some(slot) => {
+                    // SAFETY: as above.
+                    unsafe { entry.fill(slot, Stamp::of(ticket), payload) };
+                    Ok(())
+                }
+                None => Err(payload),
+            }
+        });
+        moved?;
+        self.leave_after(ticket, chunk.waiting.load(Relaxed) != 0);
+        Ok(Pushed {
+            reached: 1,
+            ..Pushed::default()
+        })
+    }
+
+    /// Gives the turn back after the push of a ticket; see [`Topic::leave`].
+    #[inline(always)]
+    fn leave_after(&self, ticket: u64, sleepers: bool) {
+        // The word as `take_turn` made it: nobody came by.
+        let ours = Turn(0).advanced(ticket).with(HELD);
+        if sleepers
+            || self
+                .exchange(ours, ours.left(), order::turn_leave())
+                .is_err()
+        {
+            self.leave(sleepers);
+        }
     }
 
     /// Asks that the shard be rung when the turn is free; false when it is free already.
@@ -130,10 +212,12 @@ impl<T, A: Attached> Topic<T, A> {
                     // SAFETY: the bit is live, and we hold the turn.
                     let mailbox = unsafe { Chunk::entry(at, bit) }
                         .with(|entry| unsafe { (*entry).mailbox() });
-                    // SAFETY: a live entry's mailbox is kept by the registration until it is swept.
-                    if let Some(waker) =
-                        mailbox.and_then(|mailbox| unsafe { mailbox.as_ref() }.take_waker())
-                    {
+                    let waker = mailbox.and_then(|mailbox| {
+                        // SAFETY: a live entry's mailbox is kept by the registration until it is
+                        // swept.
+                        unsafe { mailbox.as_ref() }.take_waker()
+                    });
+                    if let Some(waker) = waker {
                         wakers.push(waker);
                     }
                 }
@@ -144,22 +228,10 @@ impl<T, A: Attached> Topic<T, A> {
     }
 
     /// Wakes those who sleep, answers what was asked of the holder, and gives the turn back.
-    #[inline(always)]
-    pub(super) fn leave(&self, sleepers: bool) {
-        let now = self.load(Relaxed);
-        if !sleepers
-            && !now.has(ATTN | SWEEP | OWED | MORE)
-            && self.exchange(now, now.left(), order::turn_leave()).is_ok()
-        {
-            return;
-        }
-        self.leave_with(sleepers);
-    }
-
-    /// The way out that meets others; apart, since the wakers take half a kilobyte of stack.
+    /// Apart from the way out that meets nobody, since the wakers take half a kilobyte of stack.
     #[cold]
     #[inline(never)]
-    fn leave_with(&self, sleepers: bool) {
+    pub(super) fn leave(&self, sleepers: bool) {
         // Woken when dropped, after the turn is free.
         let mut wakers = Wakers::new();
         if sleepers {
@@ -244,22 +316,15 @@ where
     /// Takes the turn, or gives the payload back.
     #[inline(always)]
     pub(crate) fn begin(topic: P, payload: T) -> Result<Self, Busy<T>> {
-        let mut turn = topic.load(Relaxed);
-        loop {
-            if !turn.is_free() {
-                return Err(if turn.has(SHUT) {
-                    Busy::Shut(payload)
-                } else {
-                    Busy::Held(payload)
-                });
-            }
-            let taken = turn.advanced(1).with(HELD);
-            match topic.exchange(turn, taken, order::turn_acquire()) {
-                Ok(()) => break,
-                Err(now) => turn = now,
-            }
+        match topic.take_turn() {
+            Ok(ticket) => Ok(Self::holding(topic, ticket, payload)),
+            Err(turn) => Err(Busy::of(turn, payload)),
         }
-        let ticket = turn.ticket() + 1;
+    }
+
+    /// A walk for the ticket with which the turn was taken.
+    #[inline(always)]
+    fn holding(topic: P, ticket: u64, payload: T) -> Self {
         let cursor = Cursor {
             ticket,
             stamp: Stamp::of(ticket),
@@ -269,11 +334,11 @@ where
             pushed: Pushed::default(),
             sleepers: false,
         };
-        Ok(Self {
+        Self {
             topic,
             payload: Some(payload),
             cursor,
-        })
+        }
     }
 
     /// Delivers to at most about `budget` subscribers; true at the end. A panic of the payload's
@@ -433,8 +498,11 @@ impl Visit<'_> {
                 unsafe { entry.replace(self.cursor.ticket, topic.lost.load(Relaxed), payload) };
             } else {
                 // SAFETY: as above.
-                let delivered = unsafe { entry.deliver(self.cursor.stamp, payload) };
-                self.full += u32::from(delivered == Delivered::Full);
+                match unsafe { entry.vacant() } {
+                    // SAFETY: as above; a payload that panics comes before the slot is touched.
+                    Some(slot) => unsafe { entry.fill(slot, self.cursor.stamp, payload()) },
+                    None => self.full += 1,
+                }
             }
             self.visited += 1;
         });
@@ -448,6 +516,7 @@ where
 {
     #[inline(always)]
     fn drop(&mut self) {
-        self.topic.leave(self.cursor.sleepers);
+        self.topic
+            .leave_after(self.cursor.ticket, self.cursor.sleepers);
     }
 }

@@ -148,8 +148,8 @@ impl<T, A: Attached> Receiver<T, A> {
                 };
                 Peeked { ticket, lost: 0 }
             }),
-            // SAFETY: as above.
             Side::Evicting(reader) => {
+                // SAFETY: as above.
                 unsafe { reader.peek::<T>(self.mailbox.as_ptr()) }.map(|found| Peeked {
                     ticket: found.ticket,
                     lost: found.lost,
