@@ -61,6 +61,8 @@ struct Cursor {
     /// The chunk to go on with; none at the end.
     chunk: Option<NonNull<Chunk>>,
     chunks_left: u32,
+    /// Whether there are so many chunks that fetching ahead pays.
+    far: bool,
     /// Bits of the chunk that are still to be visited.
     unvisited: u64,
     pushed: Pushed,
@@ -325,11 +327,13 @@ where
     /// A walk for the ticket with which the turn was taken.
     #[inline(always)]
     fn holding(topic: P, ticket: u64, payload: T) -> Self {
+        let chunks = topic.chunks_in_use.load(Relaxed);
         let cursor = Cursor {
             ticket,
             stamp: Stamp::of(ticket),
             chunk: Some(topic.first_chunk()),
-            chunks_left: topic.chunks_in_use.load(Relaxed),
+            chunks_left: chunks,
+            far: chunks > FAR,
             unvisited: u64::MAX,
             pushed: Pushed::default(),
             sleepers: false,
@@ -389,28 +393,13 @@ impl Cursor {
             if self.chunks_left == 1 && live.is_power_of_two() {
                 // The last one takes the payload itself.
                 if let Some(payload) = payload.take() {
-                    let mut visit = Visit {
-                        cursor: self,
-                        unvisited: 0,
-                        visited: 0,
-                        full: 0,
-                    };
-                    visit.deliver_to(topic, at, live.trailing_zeros(), || payload);
+                    let bit = live.trailing_zeros();
+                    Visit::new(self, 0).deliver_to(topic, at, bit, || payload);
                 }
             } else if let Some(payload) = payload {
-                let mut ahead = Ahead::of(next);
-                let mut visit = Visit {
-                    cursor: self,
-                    unvisited: live,
-                    visited: 0,
-                    full: 0,
-                };
-                while visit.unvisited != 0 {
-                    ahead.prefetch::<T>();
-                    let bit = visit.unvisited.trailing_zeros();
-                    // A clone that panics is not asked again.
-                    visit.unvisited &= visit.unvisited - 1;
-                    visit.deliver_to(topic, at, bit, || payload.clone());
+                match next {
+                    Some(next) if self.far => self.visit_far(topic, at, live, next, payload),
+                    _ => self.visit(topic, at, live, payload, || ()),
                 }
             }
             self.sleepers |= chunk.waiting.load(Relaxed) != 0;
@@ -419,44 +408,55 @@ impl Cursor {
             self.chunk = next;
         }
     }
-}
 
-/// The chunk that the walk comes to next: its mailboxes are fetched while those of this one get
-/// their payloads.
-struct Ahead {
-    chunk: NonNull<Chunk>,
-    live: u64,
-}
-
-impl Ahead {
+    /// Delivers clones to the live entries of a chunk, and calls `before` before each.
     #[inline(always)]
-    fn of(next: Option<NonNull<Chunk>>) -> Self {
-        match next {
-            Some(chunk) => Self {
-                chunk,
-                // SAFETY: chunks live as long as the topic.
-                live: unsafe { chunk.as_ref() }.live.load(order::live_read()),
-            },
-            None => Self {
-                chunk: NonNull::dangling(),
-                live: 0,
-            },
+    fn visit<T: Clone, A>(
+        &mut self,
+        topic: &Topic<T, A>,
+        at: NonNull<Chunk>,
+        live: u64,
+        payload: &T,
+        mut before: impl FnMut(),
+    ) {
+        let mut visit = Visit::new(self, live);
+        while visit.unvisited != 0 {
+            before();
+            let bit = visit.unvisited.trailing_zeros();
+            // A clone that panics is not asked again.
+            visit.unvisited &= visit.unvisited - 1;
+            visit.deliver_to(topic, at, bit, || payload.clone());
         }
     }
 
-    /// Fetches the next mailbox. The caller holds the turn.
-    #[inline(always)]
-    fn prefetch<T>(&mut self) {
-        if self.live != 0 {
-            // SAFETY: a set live bit is below the chunk's size.
-            let entry = unsafe { Chunk::entry(self.chunk, self.live.trailing_zeros()) };
-            // SAFETY: as for `Visit::deliver_to`; a bit that is cleared meanwhile leaves the entry
-            // as it is until we have left.
-            entry.with(|entry| unsafe { (*entry).prefetch::<T>() });
-            self.live &= self.live - 1;
-        }
+    /// As [`Cursor::visit`], and fetches the mailboxes of the next chunk meanwhile.
+    #[inline(never)]
+    fn visit_far<T: Clone, A>(
+        &mut self,
+        topic: &Topic<T, A>,
+        at: NonNull<Chunk>,
+        live: u64,
+        next: NonNull<Chunk>,
+        payload: &T,
+    ) {
+        // SAFETY: chunks live as long as the topic.
+        let mut ahead = unsafe { next.as_ref() }.live.load(order::live_read());
+        self.visit(topic, at, live, payload, || {
+            if ahead != 0 {
+                // SAFETY: a set live bit is below the chunk's size.
+                let entry = unsafe { Chunk::entry(next, ahead.trailing_zeros()) };
+                // SAFETY: as for `Visit::deliver_to`; a bit that is cleared meanwhile leaves the
+                // entry as it is until we have left.
+                entry.with(|entry| unsafe { (*entry).prefetch::<T>() });
+                ahead &= ahead - 1;
+            }
+        });
     }
 }
+
+/// From how many chunks on a walk fetches ahead: their mailboxes have then long left the
+/// second-level cache when the walk comes to them again.
+const FAR: u32 = 128;
 
 /// A walk within one chunk: what changes with each entry, kept in registers. Its drop, which a
 /// panicking clone runs as well, tells the cursor.
@@ -477,7 +477,17 @@ impl Drop for Visit<'_> {
     }
 }
 
-impl Visit<'_> {
+impl<'a> Visit<'a> {
+    #[inline(always)]
+    fn new(cursor: &'a mut Cursor, unvisited: u64) -> Self {
+        Self {
+            cursor,
+            unvisited,
+            visited: 0,
+            full: 0,
+        }
+    }
+
     /// Delivers to one live entry. The caller holds the turn.
     #[inline(always)]
     fn deliver_to<T, A>(
