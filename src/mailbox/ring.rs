@@ -189,12 +189,11 @@ pub(crate) struct Vacant<T>(*const Slot<T>);
 #[derive(Debug)]
 pub(crate) struct RingReader {
     next: u16,
-    capacity: u16,
 }
 
 impl RingReader {
-    pub(crate) fn new(capacity: u16) -> Self {
-        Self { next: 0, capacity }
+    pub(super) fn new() -> Self {
+        Self { next: 0 }
     }
 
     /// The stamp of the next payload, if there is one. Wait-free.
@@ -222,7 +221,9 @@ impl RingReader {
         // SAFETY: the stamp was seen with Acquire: the payload is complete and ours to take.
         let payload = slot.payload.with(|p| unsafe { (*p).assume_init_read() });
         slot.stamp.store(Stamp::EMPTY, order::head_release());
-        self.next = if self.next + 1 == self.capacity {
+        // SAFETY: alive, by contract. A ring's capacity bears no flag.
+        let capacity = unsafe { mailbox.as_ref() }.capacity;
+        self.next = if self.next + 1 == capacity {
             0
         } else {
             self.next + 1

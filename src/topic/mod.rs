@@ -229,16 +229,7 @@ impl<T, A: Attached> Topic<T, A> {
         self.subscribers.fetch_add(1, Relaxed);
         drop(writers);
         drop(swept);
-        let receiver = Receiver::new(
-            self.clone(),
-            mine,
-            chunk,
-            bit,
-            overflow,
-            capacity,
-            turn,
-            lost,
-        );
+        let receiver = Receiver::new(self.clone(), mine, chunk, overflow, turn, lost);
         if turn.has(SHUT) {
             // Dropping the receiver takes the registration back.
             return Err(Refused::Shut);
