@@ -185,14 +185,14 @@ impl<T, A: Attached> Receiver<T, A> {
         let mailbox = self.mailbox.as_ptr();
         let closed = self.mailbox.is_closed();
         let place = self.place();
-        // SAFETY: this is the receiver, it holds the mailbox, which is a ring without the flag.
-        if place.flags == Flags::NONE
-            && !closed
-            && unsafe { place.ring.peek::<T>(mailbox) } == Some(place.expected)
-        {
-            place.advance();
-            // SAFETY: as above, and `peek` has just answered.
-            return Next::Changed(unsafe { place.ring.take(mailbox) });
+        if place.flags == Flags::NONE && !closed {
+            // SAFETY: this is the receiver, it holds the mailbox, which is a ring without the flag.
+            let found = unsafe { place.ring.peek::<T>(mailbox) };
+            if found == Some(place.expected) {
+                place.advance();
+                // SAFETY: as above, and `peek` has just answered.
+                return Next::Changed(unsafe { place.ring.take(mailbox) });
+            }
         }
         self.next_of_any()
     }
