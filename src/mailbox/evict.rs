@@ -38,7 +38,7 @@ fn word(position: u64, full: u64, record: u16) -> u64 {
 #[repr(C)]
 struct EvictHead {
     pusher: UnsafeCell<Pusher>,
-    /// Payloads whose clone panicked; the receiver reads it.
+    /// Payloads whose clone panicked: lost, not evicted.
     panics: AtomicU32,
 }
 
@@ -323,15 +323,5 @@ impl EvictReader {
     /// Whether a claimed payload waits to be taken.
     pub(crate) fn has_claimed(&self) -> bool {
         self.claimed
-    }
-
-    /// How many clones for this subscriber panicked and are in no record yet.
-    ///
-    /// # Safety
-    /// As for [`EvictReader::peek`].
-    pub(crate) unsafe fn panics<T>(&self, header: NonNull<Header>) -> u64 {
-        let parts = parts::<T>(header, usize::from(self.capacity));
-        // SAFETY: initialised by `init`.
-        u64::from(unsafe { &*parts.head }.panics.load(Relaxed))
     }
 }

@@ -91,7 +91,7 @@ pub(crate) struct Header {
 /// A counted handle to one mailbox.
 pub(crate) struct Mailbox<T> {
     header: NonNull<Header>,
-    _payload: PhantomData<T>,
+    _payload: PhantomData<fn() -> T>,
 }
 
 // SAFETY: a mailbox moves `T` from the pusher's thread to the receiver's (`T: Send`); nothing in

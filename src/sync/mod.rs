@@ -7,6 +7,9 @@
 #[cfg(afterwrite_loom)]
 mod mutant;
 pub(crate) mod order;
+pub(crate) mod panics;
+pub(crate) mod parker;
+pub(crate) mod queue;
 
 #[cfg(afterwrite_loom)]
 pub use mutant::mutant;
@@ -72,3 +75,8 @@ mod imp {
 }
 
 pub(crate) use imp::*;
+
+#[cfg(afterwrite_loom)]
+mod mutant;
+#[cfg(afterwrite_loom)]
+pub(crate) use mutant::mutant;

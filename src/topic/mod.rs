@@ -56,7 +56,7 @@ use crate::mailbox::{Cells, Entry, Header, Mailbox, Overflow};
 use crate::sync::{
     Arc, AtomicPtr, AtomicU32, AtomicU64, Mutex,
     Ordering::{self, Relaxed},
-    order,
+    order, panics,
 };
 
 use chunk::{Chunk, FirstChunk};
@@ -286,7 +286,7 @@ impl<T, A: Attached> Topic<T, A> {
             unsafe { registered.set_quiet() };
         }
         if let Some(waker) = waker {
-            wakers::wake(waker);
+            panics::wake(waker);
         }
         Some(turn.completed())
     }

@@ -1,7 +1,6 @@
 //! The pusher's side: taking the turn, the walk over the subscribers, leaving.
 
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use super::chunk::Chunk;
@@ -9,7 +8,7 @@ use super::turn::{ATTN, DONE, HELD, MORE, OWED, SHUT, SWEEP, Stamp, Turn};
 use super::wakers::Wakers;
 use super::{Attached, Topic};
 use crate::mailbox::Mailbox;
-use crate::sync::{Ordering::Relaxed, order};
+use crate::sync::{Ordering::Relaxed, order, panics::contain};
 
 /// The payload comes back: the topic could not be pushed to.
 #[derive(Debug)]
@@ -174,11 +173,6 @@ impl<T, A: Attached> Topic<T, A> {
         turn.has(HELD)
     }
 
-    /// Whether nothing begins any more.
-    pub(crate) fn is_shut(&self) -> bool {
-        self.load(Relaxed).has(SHUT)
-    }
-
     /// Holds the turn without a push while `f` runs with the last ticket; `None` if it is not free.
     pub(crate) fn with_turn<R>(&self, f: impl FnOnce(u64) -> R) -> Option<R> {
         let (turn, _) = self.update(order::turn_acquire(), |turn| {
@@ -299,12 +293,11 @@ impl<T, A: Attached> Topic<T, A> {
             // SAFETY: as above; the reference goes on to the swept list.
             let mailbox = std::mem::ManuallyDrop::new(unsafe { Mailbox::<T>::adopt(at) });
             // A payload's drop is the user's code.
-            let quiet = AssertUnwindSafe(|| {
+            contain(|| {
                 // SAFETY: its closer cleared the live bit before it listed the mailbox, our walk is
                 // over, and later walks see the bit cleared. Once, by the closed bit.
                 unsafe { mailbox.set_quiet() }
             });
-            drop(catch_unwind(quiet));
             self.put(&self.swept, at, order::swept_put());
         }
     }
@@ -359,9 +352,9 @@ where
             ..
         } = self;
         loop {
-            match catch_unwind(AssertUnwindSafe(|| cursor.deliver(topic, payload, budget))) {
-                Ok(()) => return cursor.chunk.is_none(),
-                Err(_) => cursor.pushed.panicked += 1,
+            match contain(|| cursor.deliver(topic, payload, budget)) {
+                Some(()) => return cursor.chunk.is_none(),
+                None => cursor.pushed.panicked += 1,
             }
         }
     }

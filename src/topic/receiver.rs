@@ -350,19 +350,20 @@ impl<T, A: Attached> Receiver<T, A> {
         drop(self.mailbox.header().take_waker());
     }
 
-    /// Ends the subscription; drops what it has not read. Takes the writers' lock, waits for no push.
-    pub(crate) fn close(&mut self) {
-        if self.has_ended() {
-            return;
-        }
+    /// Ends the subscription, and drops what it has not read; true if it had not been ended before.
+    /// Takes the writers' lock, waits for no push.
+    pub(crate) fn close(&mut self) -> bool {
         let until = self.topic.retire(&self.mailbox);
-        self.discard();
+        if !self.has_ended() {
+            self.discard();
+        }
         if let Some(until) = until {
             // Also what was missed, and not reported before the end.
             let last = self.place().last;
             self.ledger().discarded += until.saturating_sub(last);
             self.place().last = last.max(until);
         }
+        until.is_some()
     }
 
     /// The registration ended: drops what is here.

@@ -246,9 +246,8 @@ fn the_first_notice_stands_where_it_was_filled() {
             assert_eq!(receiver.next(), changed(1));
             assert_eq!(receiver.next(), Next::Empty);
         }
-        // SAFETY: filled once, under the turn.
         topic
-            .with_turn(|ticket| unsafe { first.fill(ticket, Some(100)) })
+            .with_turn(|ticket| first.fill_once(ticket, Some(100)))
             .unwrap();
         topic.try_push(2).unwrap();
         if !early {

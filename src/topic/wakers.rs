@@ -1,38 +1,9 @@
 //! Wakers taken under the turn and woken, as far as they fit, after it.
 
 use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use crate::sync::Ordering::Relaxed;
-
-/// Wakers that panicked, ever, in this process.
-pub(crate) static PANICKED: Panics = Panics::new();
-
-/// A count that stays out of the models' sight.
-#[derive(Debug)]
-pub(crate) struct Panics(std::sync::atomic::AtomicU64);
-
-impl Panics {
-    const fn new() -> Self {
-        Self(std::sync::atomic::AtomicU64::new(0))
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-
-    fn add(&self) {
-        self.0.fetch_add(1, Relaxed);
-    }
-}
-
-/// Wakes, and keeps a panic of the waker from the caller.
-pub(crate) fn wake(waker: Waker) {
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        PANICKED.add();
-    }
-}
+use crate::sync::panics::wake;
 
 const BATCH: usize = 32;
 

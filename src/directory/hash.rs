@@ -1,0 +1,136 @@
+//! One hash per operation, and the bits that each part of the directory takes out of it.
+//!
+//! ```text
+//! bit 63            48 47    42 41         32 31  28 27               8 7      0
+//!     ├──── shard ────┤├ stripe ┤├─ unused ──┤├ word ┤├──── bucket ────┤├─ tag ─┤
+//!                                             └────────── fingerprint ──────────┘
+//! ```
+//!
+//! The parts do not overlap, so that knowing one says nothing about the next: keys that share a
+//! shard or a stripe still spread over all buckets, and keys that share a bucket over all tags.
+
+use std::hash::{BuildHasher, Hasher as _};
+
+use super::sizes::{STRIPES, WORDS};
+
+/// Hashes keys, each once; what follows works on the [`KeyHash`].
+#[derive(Clone, Debug)]
+pub(crate) struct Hasher {
+    state: ahash::RandomState,
+}
+
+impl Hasher {
+    /// A hasher that nobody outside the process can predict, so that keys cannot be chosen to collide.
+    pub(crate) fn random() -> Self {
+        Self {
+            state: ahash::RandomState::new(),
+        }
+    }
+
+    /// A hasher that gives the same hashes in every run of one build, for figures that repeat.
+    pub(crate) fn with_seed(seed: u64) -> Self {
+        // The further words are the fraction of pi, as good as any that hide nothing.
+        Self {
+            state: ahash::RandomState::with_seeds(
+                seed,
+                0x243f_6a88_85a3_08d3,
+                0x1319_8a2e_0370_7344,
+                0xa409_3822_299f_31d0,
+            ),
+        }
+    }
+
+    /// The hash of `key`.
+    #[inline]
+    pub(crate) fn hash(&self, key: &str) -> KeyHash {
+        let mut hasher = self.state.build_hasher();
+        // The bytes alone: nothing follows a key, so that no terminator is needed.
+        hasher.write(key.as_bytes());
+        KeyHash(hasher.finish())
+    }
+}
+
+/// The hash of one key, made by a [`Hasher`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyHash(u64);
+
+impl KeyHash {
+    const SHARD_SHIFT: u32 = 48;
+    const STRIPE_SHIFT: u32 = 42;
+
+    /// A hash with chosen bits, for tests and models that need collisions.
+    #[cfg(any(test, afterwrite_loom))]
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Which of `shards` shards the key belongs to; 0 if there are none.
+    ///
+    /// Multiply and shift (Lemire, "Fast random integer generation in an interval", 2019) instead
+    /// of a division. Even for up to some thousands of shards.
+    #[inline]
+    pub(crate) fn shard(self, shards: usize) -> usize {
+        let high = u128::from(self.0 >> Self::SHARD_SHIFT);
+        // Below `shards`, so it fits.
+        ((high * shards as u128) >> (64 - Self::SHARD_SHIFT)) as usize
+    }
+
+    /// Which stripe of a directory the key belongs to.
+    #[inline]
+    pub(super) fn stripe(self) -> usize {
+        (self.0 >> Self::STRIPE_SHIFT) as usize & (STRIPES - 1)
+    }
+
+    /// What a stripe keeps of the hash.
+    #[inline]
+    pub(super) fn fingerprint(self) -> Fingerprint {
+        Fingerprint(self.0 as u32)
+    }
+}
+
+/// The part of a hash that a snapshot keeps beside each entry, so that neither a probe nor a split
+/// needs to touch the entry's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(super) struct Fingerprint(pub(super) u32);
+
+impl Fingerprint {
+    const BUCKET_SHIFT: u32 = 8;
+    const WORD_SHIFT: u32 = 28;
+    /// How many bits may number a bucket.
+    pub(super) const BUCKET_BITS: u32 = Self::WORD_SHIFT - Self::BUCKET_SHIFT;
+
+    /// The key's tag in its bucket's tag word.
+    #[inline]
+    pub(super) fn tag(self) -> u8 {
+        // Both ends are taken: an empty place, and the word that matches everything.
+        (self.0 as u8).clamp(1, 254)
+    }
+
+    /// Which of its bucket's tag words the key belongs to.
+    #[inline]
+    pub(super) fn word(self) -> usize {
+        ((self.0 >> Self::WORD_SHIFT) as usize * WORDS) >> (32 - Self::WORD_SHIFT)
+    }
+
+    /// The key's bucket among `buckets`, at least one, by linear hashing (Litwin, "Linear hashing: a new tool
+    /// for file and table addressing", 1980): buckets are split in order, one at a time, so that
+    /// those below `buckets` are numbered by one bit more than those that still wait.
+    #[inline]
+    pub(super) fn bucket(self, buckets: u32) -> u32 {
+        let bits = self.0 >> Self::BUCKET_SHIFT;
+        let mask = u32::MAX >> buckets.leading_zeros();
+        let index = bits & mask;
+        if index < buckets {
+            index
+        } else {
+            index & (mask >> 1)
+        }
+    }
+}
+
+/// The bucket whose keys are shared out when bucket `new`, above 0, comes into being.
+#[inline]
+pub(super) fn split_source(new: u32) -> u32 {
+    new & ((u32::MAX >> 1) >> new.leading_zeros())
+}
