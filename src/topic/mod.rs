@@ -229,16 +229,7 @@ impl<T, A: Attached> Topic<T, A> {
         self.subscribers.fetch_add(1, Relaxed);
         drop(writers);
         drop(swept);
-        let receiver = Receiver::new(
-            self.clone(),
-            mine,
-            chunk,
-            bit,
-            overflow,
-            capacity,
-            turn,
-            lost,
-        );
+        let receiver = Receiver::new(self.clone(), mine, chunk, overflow, turn, lost);
         if turn.has(SHUT) {
             // Dropping the receiver takes the registration back.
             return Err(Refused::Shut);
@@ -346,9 +337,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            let mut wakers = wakers::Wakers::new();
-            self.leave(&mut wakers);
-            wakers.wake_all();
+            self.leave(false);
         }
     }
 
@@ -362,9 +351,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            let mut wakers = wakers::Wakers::new();
-            self.leave(&mut wakers);
-            wakers.wake_all();
+            self.leave(false);
         }
     }
 
