@@ -55,6 +55,9 @@ pub(super) unsafe fn init<T>(header: NonNull<Header>, capacity: usize) {
 /// # Safety
 /// Nobody touches the slots, now or later.
 pub(super) unsafe fn drain<T>(header: NonNull<Header>, capacity: usize) {
+    if !std::mem::needs_drop::<T>() {
+        return;
+    }
     for index in 0..capacity {
         // SAFETY: within the allocation; initialised by `init`.
         let slot = unsafe { &*slots::<T>(header).add(index) };
