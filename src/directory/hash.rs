@@ -11,7 +11,7 @@
 
 use std::hash::{BuildHasher, Hasher as _};
 
-use super::sizes::{STRIPES, WORDS};
+use super::sizes::{MAX_BUCKETS, STRIPES, WORDS};
 
 /// Hashes keys, each once; what follows works on the [`KeyHash`].
 #[derive(Clone, Debug)]
@@ -94,11 +94,12 @@ impl KeyHash {
 #[repr(transparent)]
 pub(super) struct Fingerprint(pub(super) u32);
 
+const _ALL_BUCKETS_HAVE_A_NUMBER: () =
+    assert!(MAX_BUCKETS <= 1 << (Fingerprint::WORD_SHIFT - Fingerprint::BUCKET_SHIFT));
+
 impl Fingerprint {
     const BUCKET_SHIFT: u32 = 8;
     const WORD_SHIFT: u32 = 28;
-    /// How many bits may number a bucket.
-    pub(super) const BUCKET_BITS: u32 = Self::WORD_SHIFT - Self::BUCKET_SHIFT;
 
     /// The key's tag in its bucket's tag word.
     #[inline]
@@ -139,7 +140,6 @@ pub(super) fn split_source(new: u32) -> u32 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::sizes::MAX_BUCKETS;
     use super::*;
 
     #[test]
@@ -187,11 +187,6 @@ mod tests {
     fn no_shards_are_no_panic() {
         assert_eq!(KeyHash::from_bits(u64::MAX).shard(0), 0);
         assert_eq!(KeyHash::from_bits(u64::MAX).shard(1), 0);
-    }
-
-    #[test]
-    fn all_buckets_have_a_number() {
-        assert!(MAX_BUCKETS <= 1 << Fingerprint::BUCKET_BITS);
     }
 
     proptest! {

@@ -122,9 +122,10 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         self.table.probe(fingerprint, |bucket| {
             bucket.cell().read(|snapshot| {
                 let (_, value) = snapshot?.find_with(fingerprint, |_| true)?;
-                // And the next line: a value of some size, or one that lies across two.
+                prefetch(value.as_ptr());
+                // And the next line, for a value of some size, or one that lies across two.
                 prefetch(value.as_ptr().cast::<u8>().wrapping_add(64));
-                Some(prefetch(value.as_ptr()))
+                Some(())
             })
         });
     }
