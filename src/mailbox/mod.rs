@@ -3,7 +3,9 @@
 //! # Who takes part
 //! - *the pusher*: whoever holds the topic's turn; one at a time, so its side has plain fields (an
 //!   [`Entry`], packed sixteen bytes wide in the topic's chunks, so that a walk reads them in order);
-//! - *the receiver*: the one owner of the subscription, whose side has plain fields as well;
+//! - *the receiver*: the one owner of the subscription, whose side has plain fields as well. They
+//!   are in the header (`own.rs`), so that a receive touches the start of the header, the payload
+//!   and no other;
 //! - *closers*: any thread, any number.
 //!
 //! # Layout

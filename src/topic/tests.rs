@@ -37,6 +37,24 @@ fn a_push_reaches_every_subscriber_in_order() {
 }
 
 #[test]
+fn a_walk_that_fetches_ahead_reaches_the_same_subscribers() {
+    let topic = topic();
+    let mut receivers: Vec<_> = (0..3000)
+        .map(|_| topic.subscribe(Overflow::DropNewest, 2, 5000).unwrap())
+        .collect();
+    drop(receivers.drain(1000..1100));
+    for value in 0..3u64 {
+        let pushed = topic.try_push(value).unwrap();
+        let expected = if value < 2 { (2900, 0) } else { (0, 2900) };
+        assert_eq!((pushed.reached, pushed.full), expected);
+    }
+    for receiver in &mut receivers {
+        assert_eq!([receiver.next(), receiver.next()], [changed(0), changed(1)]);
+        assert_eq!(receiver.next(), missed(1, true));
+    }
+}
+
+#[test]
 fn a_full_ring_drops_the_newest_and_says_so_before_the_next() {
     let topic = topic();
     let mut receiver = topic.subscribe(Overflow::DropNewest, 2, 1000).unwrap();
