@@ -11,6 +11,10 @@
 mod gate;
 #[allow(unsafe_code)]
 mod mailbox;
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+#[allow(unsafe_code)]
+pub mod models;
 mod sync;
 #[allow(unsafe_code)]
 mod topic;

@@ -34,12 +34,12 @@ mod evict;
 mod ring;
 mod waiter;
 
-use std::alloc::{self, Layout};
+use std::alloc::{Layout, handle_alloc_error};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed, UnsafeCell, order};
+use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed, UnsafeCell, alloc, order};
 
 pub(crate) use evict::EvictReader;
 pub(crate) use ring::{Delivered, Entry, RingReader};
@@ -124,7 +124,7 @@ impl<T> Mailbox<T> {
         // SAFETY: the layout is never of size zero, it begins with a `Header`.
         let raw = unsafe { alloc::alloc(layout) };
         let Some(header) = NonNull::new(raw.cast::<Header>()) else {
-            alloc::handle_alloc_error(layout)
+            handle_alloc_error(layout)
         };
         let flag = if cells == Cells::Evicting {
             EVICTING

@@ -16,6 +16,7 @@ pub(crate) use std::sync::atomic::Ordering;
 
 #[cfg(not(afterwrite_loom))]
 mod imp {
+    pub(crate) use std::alloc;
     pub(crate) use std::cell::UnsafeCell as StdUnsafeCell;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{
@@ -49,6 +50,7 @@ mod imp {
 
 #[cfg(afterwrite_loom)]
 mod imp {
+    pub(crate) use loom::alloc;
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,

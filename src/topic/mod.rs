@@ -184,7 +184,7 @@ impl<T, A: Attached> Topic<T, A> {
 
     /// Adds a subscriber. Takes the writers' lock.
     pub(crate) fn subscribe(
-        self: &Arc<Self>,
+        topic: &Arc<Self>,
         overflow: Overflow,
         capacity: u16,
         limit: usize,
@@ -196,18 +196,18 @@ impl<T, A: Attached> Topic<T, A> {
             capacity
         };
         let (mine, theirs) = Mailbox::<T>::new(cells, usize::from(capacity));
-        let mut writers = self.writers.lock();
-        let swept = self.take_swept(&mut writers);
-        if self.subscribers() >= limit {
+        let mut writers = topic.writers.lock();
+        let swept = topic.take_swept(&mut writers);
+        if topic.subscribers() >= limit {
             drop(writers);
             drop(swept);
             return Err(Refused::Full);
         }
-        let position = writers.take_position(self.first_chunk());
-        self.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
+        let position = writers.take_position(topic.first_chunk());
+        topic.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
         mine.header().set_position(position);
         let (number, bit) = chunk::locate(position);
-        let chunk = writers.chunk(self.first_chunk(), number);
+        let chunk = writers.chunk(topic.first_chunk(), number);
         let registered = theirs.into_raw();
         // SAFETY: the position is free, so no walk reaches the entry before the bit is set.
         unsafe { Chunk::entry(chunk, bit) }.with_mut(|entry| {
@@ -220,17 +220,17 @@ impl<T, A: Attached> Topic<T, A> {
         });
         // Read before the ticket: a loss between the two is then reported once too often at most,
         // and only for a call that overlaps this one.
-        let lost = self.lost.load(Relaxed);
+        let lost = topic.lost.load(Relaxed);
         // SAFETY: chunks live as long as the topic.
         unsafe { chunk.as_ref() }
             .live
             .fetch_or(1 << bit, order::live_set());
-        let (_, turn) = self.update(order::turn_join(), |turn| turn);
-        self.subscribers.fetch_add(1, Relaxed);
+        let (_, turn) = topic.update(order::turn_join(), |turn| turn);
+        topic.subscribers.fetch_add(1, Relaxed);
         drop(writers);
         drop(swept);
         let receiver = Receiver::new(
-            self.clone(),
+            topic.clone(),
             mine,
             chunk,
             bit,
