@@ -24,6 +24,11 @@ impl Payload {
         });
         Self { value, serial }
     }
+
+    /// How many payloads of this run are alive.
+    pub fn alive() -> usize {
+        ALIVE.with_borrow(|alive| alive.iter().filter(|alive| **alive).count())
+    }
 }
 
 impl Clone for Payload {
@@ -54,6 +59,5 @@ pub(crate) fn reset() {
 }
 
 pub(crate) fn assert_none_left() {
-    let left = ALIVE.with_borrow(|alive| alive.iter().filter(|alive| **alive).count());
-    assert_eq!(left, 0, "payloads that were never dropped");
+    assert_eq!(Payload::alive(), 0, "payloads that were never dropped");
 }

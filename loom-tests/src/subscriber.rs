@@ -14,6 +14,7 @@ pub struct Subscriber {
     receiver: Receiver<Payload>,
     got: Vec<u64>,
     missed: u64,
+    missed_visible: u64,
     ended: bool,
 }
 
@@ -24,6 +25,7 @@ impl Subscriber {
             receiver: topic.subscribe(overflow, capacity)?,
             got: Vec::new(),
             missed: 0,
+            missed_visible: 0,
             ended: false,
         })
     }
@@ -41,9 +43,10 @@ impl Subscriber {
     fn note(&mut self, found: &Found<Payload>) -> bool {
         match found {
             Found::Changed(payload) => self.got.push(payload.value),
-            Found::Missed { n, .. } => {
+            Found::Missed { n, visible } => {
                 assert_ne!(*n, 0, "a loss of nothing");
                 self.missed += n;
+                self.missed_visible += if *visible { *n } else { 0 };
             }
             Found::Empty => return false,
             Found::Ended => {
@@ -103,6 +106,11 @@ impl Subscriber {
     /// How many it was told it missed.
     pub fn missed(&self) -> u64 {
         self.missed
+    }
+
+    /// How many of those it was told are visible already.
+    pub fn missed_visible(&self) -> u64 {
+        self.missed_visible
     }
 
     /// Whether it saw the end.

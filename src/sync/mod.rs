@@ -18,6 +18,7 @@ pub(crate) use std::sync::atomic::Ordering;
 mod imp {
     pub(crate) use std::alloc;
     pub(crate) use std::cell::UnsafeCell as StdUnsafeCell;
+    pub(crate) use std::hint;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
@@ -52,6 +53,7 @@ mod imp {
 mod imp {
     pub(crate) use loom::alloc;
     pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::hint;
     pub(crate) use loom::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };

@@ -8,9 +8,15 @@
 #![cfg(afterwrite_loom)]
 
 mod close;
+mod first;
+mod loss;
 mod overflow;
+mod push;
+mod reuse;
+mod shut;
+mod wait;
 
-use afterwrite::models::Topic;
+use afterwrite::models::{Topic, Walk};
 use afterwrite_loom_tests::Payload;
 
 /// A key with nobody listening.
@@ -23,4 +29,12 @@ fn push(topic: &Topic<Payload>, value: u64) -> u32 {
     topic
         .push(Payload::new(value))
         .map_or(0, |pushed| pushed.reached)
+}
+
+/// Takes the turn for a push in slices.
+fn walk(topic: &Topic<Payload>, value: u64) -> Walk<Payload> {
+    match topic.walk(Payload::new(value)) {
+        Ok(walk) => walk,
+        Err(_) => panic!("the turn is free"),
+    }
 }
