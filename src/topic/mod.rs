@@ -11,7 +11,7 @@
 //! # The protocol
 //! ```text
 //!  holder      CAS free -> HELD, ticket + 1 | deliver to every live entry | answer flags | leave
-//!  subscriber  entry, live bit              | RMW turn: the ticket it starts after
+//!  subscriber  the ticket it starts after   | entry, live bit | RMW turn: later pushes must come
 //!  closer      clear live bit               | RMW turn: free? quiet now : SWEEP, the holder does it
 //!  receiver    empty: waker, waiting bit    | RMW turn (ATTN if a delivery is under way) | look again
 //!  loser       owed += n                    | RMW turn: OWED, or hold it and count
@@ -218,6 +218,10 @@ impl<T, A: Attached> Topic<T, A> {
             // SAFETY: as above.
             unsafe { *entry = fresh }
         });
+        // Pushes complete by now leave the entry alone: their walks looked at `live` before they left,
+        // and `live_set` puts this load before a look that finds the bit. Those between this and the
+        // RMW below may come or not, later ones do.
+        let before = topic.load(Relaxed);
         // Read before the ticket: a loss between the two is then reported once too often at most,
         // and only for a call that overlaps this one.
         let lost = topic.lost.load(Relaxed);
@@ -225,7 +229,7 @@ impl<T, A: Attached> Topic<T, A> {
         unsafe { chunk.as_ref() }
             .live
             .fetch_or(1 << bit, order::live_set());
-        let (_, turn) = topic.update(order::turn_join(), |turn| turn);
+        let (_, joined) = topic.update(order::turn_join(), |turn| turn);
         topic.subscribers.fetch_add(1, Relaxed);
         drop(writers);
         drop(swept);
@@ -236,10 +240,11 @@ impl<T, A: Attached> Topic<T, A> {
             bit,
             overflow,
             capacity,
-            turn,
+            before,
+            joined,
             lost,
         );
-        if turn.has(SHUT) {
+        if joined.has(SHUT) {
             // Dropping the receiver takes the registration back.
             return Err(Refused::Shut);
         }

@@ -59,6 +59,9 @@ pub(crate) struct Receiver<T, A: Attached = ()> {
     chunk: NonNull<Chunk>,
     side: Side,
     last: u64,
+    /// Pushes up to this ticket overlapped the registration: they may be here, and are not missed if
+    /// they are not.
+    overlapped: u64,
     /// The stamp of the ticket after `last`.
     expected: Stamp,
     /// Losses of the key that were accounted for (`Conflate` only).
@@ -66,9 +69,6 @@ pub(crate) struct Receiver<T, A: Attached = ()> {
     first: Option<Arc<FirstNotice<T>>>,
     bit: u8,
     conflate: bool,
-    /// Whether the ticket after `last` was under way when this began: it may be here, and is not
-    /// missed if it is not.
-    overlap: bool,
     ended: bool,
     tally: Tally,
 }
@@ -87,11 +87,11 @@ impl<T, A: Attached> Receiver<T, A> {
         bit: u32,
         overflow: Overflow,
         capacity: u16,
-        turn: Turn,
+        before: Turn,
+        joined: Turn,
         lost: u64,
     ) -> Self {
-        let overlap = turn.in_flight();
-        let last = turn.completed();
+        let last = before.completed();
         let side = match overflow {
             Overflow::DropNewest => Side::Ring(RingReader::new(capacity)),
             _ => Side::Evicting(EvictReader::new(capacity)),
@@ -102,12 +102,12 @@ impl<T, A: Attached> Receiver<T, A> {
             chunk,
             side,
             last,
+            overlapped: joined.ticket(),
             expected: Stamp::of(last + 1),
             lost,
             first: None,
             bit: bit as u8,
             conflate: overflow == Overflow::Conflate,
-            overlap,
             ended: false,
             tally: Tally::default(),
         }
@@ -190,7 +190,6 @@ impl<T, A: Attached> Receiver<T, A> {
                 Some(found) if found.ticket == self.last + 1 => {
                     self.last += 1;
                     self.expected = self.expected.successor();
-                    self.overlap = false;
                     self.tally.received += 1;
                     return Next::Changed(self.take());
                 }
@@ -241,7 +240,7 @@ impl<T, A: Attached> Receiver<T, A> {
 
     /// The tickets before the payload that was found.
     fn gap_before(&mut self, found: Peeked) -> Option<Next<T>> {
-        self.pass_overlap();
+        self.pass_overlapped(found.ticket - 1);
         let gap = found.ticket - 1 - self.last;
         let missed = if self.conflate {
             let lost = found.lost.saturating_sub(self.lost).min(gap);
@@ -253,11 +252,13 @@ impl<T, A: Attached> Receiver<T, A> {
         self.account(found.ticket - 1, missed)
     }
 
-    /// A push that was under way when this began did not come here: it does not count.
-    fn pass_overlap(&mut self) {
-        if std::mem::take(&mut self.overlap) {
-            self.last += 1;
-            self.expected = self.expected.successor();
+    /// Of the tickets up to `to`, none of which is here, those that overlapped the registration do
+    /// not count.
+    fn pass_overlapped(&mut self, to: u64) {
+        let passed = to.min(self.overlapped);
+        if passed > self.last {
+            self.last = passed;
+            self.expected = Stamp::of(passed + 1);
         }
     }
 
@@ -270,7 +271,7 @@ impl<T, A: Attached> Receiver<T, A> {
             if self.peek().is_some() {
                 return None;
             }
-            self.pass_overlap();
+            self.pass_overlapped(turn.completed());
             let missed = turn.completed() - self.last;
             self.lost = self.lost.wrapping_add(missed);
             if let Some(missed) = self.account(turn.completed(), missed) {
@@ -324,6 +325,7 @@ impl<T, A: Attached> Receiver<T, A> {
         let until = self.topic.retire(&self.mailbox);
         self.discard();
         if let Some(until) = until {
+            self.pass_overlapped(until);
             // Also what was missed, and not reported before the end.
             self.tally.discarded += until.saturating_sub(self.last);
             self.last = self.last.max(until);
@@ -335,9 +337,7 @@ impl<T, A: Attached> Receiver<T, A> {
     fn discard(&mut self) {
         self.end();
         while let Some(found) = self.peek() {
-            if found.ticket > self.last + 1 {
-                self.pass_overlap();
-            }
+            self.pass_overlapped(found.ticket - 1);
             self.tally.discarded += found.ticket - self.last;
             self.last = found.ticket;
             self.expected = Stamp::of(found.ticket + 1);
