@@ -13,6 +13,10 @@ mod error;
 mod gate;
 #[allow(unsafe_code)]
 mod mailbox;
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+#[allow(unsafe_code)]
+pub mod models;
 mod observer;
 mod registry;
 mod shard;

@@ -37,12 +37,12 @@ mod own;
 mod ring;
 mod waiter;
 
-use std::alloc::{self, Layout};
+use std::alloc::{Layout, handle_alloc_error};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed, UnsafeCell, order};
+use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed, UnsafeCell, alloc, order};
 
 pub(crate) use evict::EvictReader;
 pub(crate) use own::{Flags, Ledger, Place};
@@ -70,7 +70,7 @@ pub(crate) const CLOSED: u8 = 1;
 const QUIET: u8 = 1 << 1;
 const DETACHED: u8 = 1 << 2;
 
-/// What all policies have in common; what a receive reads comes first. 112 bytes.
+/// What all policies have in common; what a receive reads comes first. 120 bytes.
 #[repr(C)]
 pub(crate) struct Header {
     /// Where the receiver stands; touched by it alone.
@@ -130,7 +130,7 @@ impl<T> Mailbox<T> {
         // SAFETY: the layout is never of size zero, it begins with a `Header`.
         let raw = unsafe { alloc::alloc(layout) };
         let Some(header) = NonNull::new(raw.cast::<Header>()) else {
-            alloc::handle_alloc_error(layout)
+            handle_alloc_error(layout)
         };
         let flag = if cells == Cells::Evicting {
             EVICTING

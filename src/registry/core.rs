@@ -197,8 +197,8 @@ impl<T: Clone + Send + 'static> Core<T> {
         }
     }
 
-    pub(crate) fn resolve(self: &Arc<Self>, key: &str) -> Result<Key<T>, KeyError> {
-        Ok(Key::new(self.clone(), self.pin(key)?))
+    pub(crate) fn resolve(core: &Arc<Self>, key: &str) -> Result<Key<T>, KeyError> {
+        Ok(Key::new(core.clone(), core.pin(key)?))
     }
 
     pub(crate) fn release(&self, channel: &Channel<T>) {
@@ -206,58 +206,56 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     pub(crate) fn subscribe(
-        self: &Arc<Self>,
+        core: &Arc<Self>,
         key: &str,
         options: SubscribeOptions,
         gate: Option<Gate<T>>,
     ) -> Result<Subscription<T>, SubscribeError> {
-        let limit = self.limits.subscribers;
-        if self.subscribers.fetch_add(1, Relaxed) >= limit {
-            self.subscribers.fetch_sub(1, Relaxed);
+        let limit = core.limits.subscribers;
+        if core.subscribers.fetch_add(1, Relaxed) >= limit {
+            core.subscribers.fetch_sub(1, Relaxed);
             // A key that is wrong is wrong at any time.
-            self.check(key)?;
+            core.check(key)?;
             return Err(SubscribeError::Full { limit });
         }
-        let registered = self
+        let registered = core
             .pin(key)
             .map_err(SubscribeError::from)
             .and_then(|channel| {
-                let overflow = options.overflow.unwrap_or(self.limits.overflow);
+                let overflow = options.overflow.unwrap_or(core.limits.overflow);
                 let capacity = options
                     .capacity
-                    .map_or(self.limits.buffer, super::builder::buffer);
-                let limit = self.limits.subscribers_per_key;
-                channel
-                    .subscribe(overflow, capacity, limit)
-                    .map_err(|refused| {
-                        self.unpin(&channel);
-                        match refused {
-                            Refused::Full => SubscribeError::Full { limit },
-                            Refused::Shut => SubscribeError::Closed,
-                        }
-                    })
+                    .map_or(core.limits.buffer, super::builder::buffer);
+                let limit = core.limits.subscribers_per_key;
+                Topic::subscribe(&channel, overflow, capacity, limit).map_err(|refused| {
+                    core.unpin(&channel);
+                    match refused {
+                        Refused::Full => SubscribeError::Full { limit },
+                        Refused::Shut => SubscribeError::Closed,
+                    }
+                })
             });
         let mut receiver = match registered {
             Ok(receiver) => receiver,
             Err(error) => {
-                self.subscribers.fetch_sub(1, Relaxed);
+                core.subscribers.fetch_sub(1, Relaxed);
                 return Err(error);
             }
         };
         let first = gate.map(|gate| (gate, receiver.await_first()));
         let id = SubscriptionId::next();
-        self.settings
+        core.settings
             .observer
             .tell(|o| o.subscribed(receiver.topic().attached.key(), id));
         let registration = Registration {
-            core: self.clone(),
+            core: core.clone(),
             id,
         };
         let subscription = Subscription::new(receiver, registration);
         if let Some((gate, first)) = first {
             let receiver = subscription.receiver();
             let delivery = Delivery::First(first, receiver.mailbox().clone());
-            self.hand_over_first(receiver.topic(), gate.source, delivery)?;
+            core.hand_over_first(receiver.topic(), gate.source, delivery)?;
         }
         Ok(subscription)
     }

@@ -17,7 +17,9 @@ pub(crate) use std::sync::atomic::Ordering;
 
 #[cfg(not(afterwrite_loom))]
 mod imp {
+    pub(crate) use std::alloc;
     pub(crate) use std::cell::UnsafeCell as StdUnsafeCell;
+    pub(crate) use std::hint;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
@@ -50,7 +52,9 @@ mod imp {
 
 #[cfg(afterwrite_loom)]
 mod imp {
+    pub(crate) use loom::alloc;
     pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::hint;
     pub(crate) use loom::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
@@ -75,8 +79,3 @@ mod imp {
 }
 
 pub(crate) use imp::*;
-
-#[cfg(afterwrite_loom)]
-mod mutant;
-#[cfg(afterwrite_loom)]
-pub(crate) use mutant::mutant;

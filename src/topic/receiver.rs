@@ -66,7 +66,8 @@ impl<T, A: Attached> Receiver<T, A> {
         mailbox: Mailbox<T>,
         chunk: NonNull<Chunk>,
         overflow: Overflow,
-        turn: Turn,
+        before: Turn,
+        joined: Turn,
         lost: u64,
     ) -> Self {
         let mut receiver = Self {
@@ -76,10 +77,7 @@ impl<T, A: Attached> Receiver<T, A> {
             first: None,
         };
         let place = receiver.place();
-        place.stand_at(turn.completed());
-        if turn.in_flight() {
-            place.flags.set(Flags::OVERLAP);
-        }
+        place.stand_at(before.completed());
         if overflow != Overflow::DropNewest {
             place.flags.set(Flags::EVICTING);
         }
@@ -87,7 +85,8 @@ impl<T, A: Attached> Receiver<T, A> {
             place.flags.set(Flags::CONFLATE);
         }
         let ledger = receiver.ledger();
-        ledger.start = turn.completed();
+        ledger.start = before.completed();
+        ledger.overlapped = joined.ticket();
         ledger.lost = lost;
         receiver
     }
@@ -218,7 +217,6 @@ impl<T, A: Attached> Receiver<T, A> {
                 Some(found) if found.ticket == self.place().last + 1 => {
                     let place = self.place();
                     place.advance();
-                    place.flags.clear(Flags::OVERLAP);
                     return Next::Changed(self.take());
                 }
                 Some(found) => {
@@ -270,7 +268,7 @@ impl<T, A: Attached> Receiver<T, A> {
 
     /// The tickets before the payload that was found.
     fn gap_before(&mut self, found: Peeked) -> Option<Next<T>> {
-        self.pass_overlap();
+        self.pass_overlapped(found.ticket - 1);
         let gap = found.ticket - 1 - self.place().last;
         let missed = if self.flags().has(Flags::CONFLATE) {
             let ledger = self.ledger();
@@ -283,13 +281,15 @@ impl<T, A: Attached> Receiver<T, A> {
         self.account(found.ticket - 1, missed)
     }
 
-    /// A push that was under way when this began did not come here: it does not count.
-    fn pass_overlap(&mut self) {
-        if self.flags().has(Flags::OVERLAP) {
-            let place = self.place();
-            place.flags.clear(Flags::OVERLAP);
-            place.advance();
-            self.ledger().start += 1;
+    /// Of the tickets up to `to`, none of which is here, those that overlapped the registration do
+    /// not count.
+    fn pass_overlapped(&mut self, to: u64) {
+        let last = self.place().last;
+        let ledger = self.ledger();
+        let passed = to.min(ledger.overlapped);
+        if passed > last {
+            ledger.start += passed - last;
+            self.place().stand_at(passed);
         }
     }
 
@@ -302,7 +302,7 @@ impl<T, A: Attached> Receiver<T, A> {
             if self.peek().is_some() {
                 return None;
             }
-            self.pass_overlap();
+            self.pass_overlapped(turn.completed());
             let missed = turn.completed() - self.place().last;
             let ledger = self.ledger();
             ledger.lost = ledger.lost.wrapping_add(missed);
@@ -358,6 +358,7 @@ impl<T, A: Attached> Receiver<T, A> {
             self.discard();
         }
         if let Some(until) = until {
+            self.pass_overlapped(until);
             // Also what was missed, and not reported before the end.
             let last = self.place().last;
             self.ledger().discarded += until.saturating_sub(last);
@@ -371,9 +372,7 @@ impl<T, A: Attached> Receiver<T, A> {
     fn discard(&mut self) {
         self.end();
         while let Some(found) = self.peek() {
-            if found.ticket > self.place().last + 1 {
-                self.pass_overlap();
-            }
+            self.pass_overlapped(found.ticket - 1);
             let last = self.place().last;
             self.ledger().discarded += found.ticket - last;
             self.place().stand_at(found.ticket);
