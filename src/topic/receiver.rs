@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::task::Waker;
 
 use super::chunk::Chunk;
-use super::turn::{ATTN, OWED, SHUT, Stamp, Turn};
+use super::turn::{ATTN, HELD, SHUT, Stamp, Turn};
 use super::{Attached, FirstNotice, Topic};
 use crate::mailbox::{EvictReader, Mailbox, Overflow, RingReader};
 use crate::sync::{Arc, Ordering::Relaxed, order};
@@ -278,7 +278,8 @@ impl<T, A: Attached> Receiver<T, A> {
                 return Some(missed);
             }
         }
-        if turn.has(SHUT) && !turn.in_flight() && !turn.has(OWED) {
+        // Whoever holds the turn may yet count losses, or fill the first notice.
+        if turn.has(SHUT) && !turn.has(HELD) {
             // The first notice was filled before the end, or never will be.
             if self
                 .first
@@ -303,7 +304,8 @@ impl<T, A: Attached> Receiver<T, A> {
             .waiting
             .fetch_or(1 << self.bit, Relaxed);
         self.topic.update(order::turn_wait(), |turn| {
-            if turn.in_flight() {
+            // Past the deliveries a holder concerns only those who wait for the end.
+            if turn.in_flight() || (turn.has(SHUT) && turn.has(HELD)) {
                 turn.with(ATTN)
             } else {
                 turn
