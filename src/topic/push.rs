@@ -297,7 +297,8 @@ where
     fn leave(&mut self) {
         self.left = true;
         let mut wakers = Wakers::new();
-        if self.cursor.sleepers {
+        // Who was not reached has a loss to learn of.
+        if self.cursor.sleepers || self.cursor.chunk.is_some() {
             self.topic.take_sleepers(&mut wakers);
         }
         self.topic.leave(&mut wakers);
