@@ -182,7 +182,7 @@ impl<T, A: Attached> Receiver<T, A> {
         loop {
             let peeked = self.peek();
             if self.first.is_some()
-                && let Some(next) = self.take_first(peeked.map(|p| p.ticket))
+                && let Some(next) = self.take_first(peeked)
             {
                 return next;
             }
@@ -207,14 +207,22 @@ impl<T, A: Attached> Receiver<T, A> {
         }
     }
 
-    /// The first notice, if it stands before the payload of `ticket` (or before everything).
-    fn take_first(&mut self, ticket: Option<u64>) -> Option<Next<T>> {
-        let first = self.first.as_ref()?;
-        let after = first.after()?;
+    /// The first notice, if it stands before the payload that was found (or before everything), or
+    /// the losses before it.
+    fn take_first(&mut self, found: Option<Peeked>) -> Option<Next<T>> {
+        let after = self.first.as_ref()?.after()?;
         // What came before it may have come between the caller's look and ours.
-        let ticket = ticket.or_else(|| self.peek().map(|found| found.ticket));
-        if ticket.is_some_and(|ticket| ticket <= after) {
+        let found = found.or_else(|| self.peek());
+        if found.is_some_and(|found| found.ticket <= after) {
             return None;
+        }
+        let missed = match found {
+            // Which of the tickets before the payload were lost, it does not say.
+            Some(found) if self.conflate && after > self.last => self.gap_before(found),
+            _ => self.account_lost(after),
+        };
+        if missed.is_some() {
+            return missed;
         }
         let first = self.first.take()?;
         // SAFETY: this is the receiver, and the notice is there.
@@ -236,6 +244,17 @@ impl<T, A: Attached> Receiver<T, A> {
         self.last = to;
         self.expected = Stamp::of(to + 1);
         (missed > 0).then_some(Next::Missed { n: missed, visible })
+    }
+
+    /// Accounts for the tickets up to `to`, all of which were lost.
+    fn account_lost(&mut self, to: u64) -> Option<Next<T>> {
+        self.pass_overlapped(to);
+        let missed = to.saturating_sub(self.last);
+        if missed == 0 {
+            return None;
+        }
+        self.lost = self.lost.wrapping_add(missed);
+        self.account(to, missed)
     }
 
     /// The tickets before the payload that was found.
@@ -271,10 +290,7 @@ impl<T, A: Attached> Receiver<T, A> {
             if self.peek().is_some() {
                 return None;
             }
-            self.pass_overlapped(turn.completed());
-            let missed = turn.completed() - self.last;
-            self.lost = self.lost.wrapping_add(missed);
-            if let Some(missed) = self.account(turn.completed(), missed) {
+            if let Some(missed) = self.account_lost(turn.completed()) {
                 return Some(missed);
             }
         }
