@@ -70,6 +70,8 @@ pub(crate) struct Receiver<T, A: Attached = ()> {
     bit: u8,
     conflate: bool,
     ended: bool,
+    /// Whether the mailbox was left to the pusher.
+    detached: bool,
     tally: Tally,
 }
 
@@ -109,6 +111,7 @@ impl<T, A: Attached> Receiver<T, A> {
             bit: bit as u8,
             conflate: overflow == Overflow::Conflate,
             ended: false,
+            detached: false,
             tally: Tally::default(),
         }
     }
@@ -335,7 +338,8 @@ impl<T, A: Attached> Receiver<T, A> {
         drop(self.mailbox.header().take_waker());
     }
 
-    /// Ends the subscription; drops what it has not read. Takes the writers' lock, waits for no push.
+    /// Ends the subscription; drops what it has not read, and leaves what a push under way still
+    /// delivers to that push. Takes the writers' lock, waits for no push.
     pub(crate) fn close(&mut self) {
         if self.ended {
             return;
@@ -361,6 +365,15 @@ impl<T, A: Attached> Receiver<T, A> {
             self.expected = Stamp::of(found.ticket + 1);
             drop(self.take());
         }
+        self.detach();
+    }
+
+    /// Leaves what may still be delivered to whoever finds that nothing more can be.
+    fn detach(&mut self) {
+        if !std::mem::replace(&mut self.detached, true) {
+            // SAFETY: this is the receiver, and it takes nothing any more: all callers are at its end.
+            unsafe { self.mailbox.set_detached() };
+        }
     }
 
     fn end(&mut self) {
@@ -379,8 +392,7 @@ impl<T, A: Attached> Drop for Receiver<T, A> {
             drop(self.take());
         }
         self.forget_waker();
-        // SAFETY: this is the receiver, and it takes nothing any more.
-        unsafe { self.mailbox.set_detached() };
+        self.detach();
     }
 }
 

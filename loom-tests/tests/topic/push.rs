@@ -135,6 +135,6 @@ fn a_dropped_walk_leaves_the_turn() {
         walker.join().unwrap();
         assert_eq!(left_out.missed(), 1);
         assert_eq!(reached.drain().got(), [1]);
-        assert_eq!(push(&topic, 2), 1);
+        assert_eq!(push(&topic, 2), 2);
     });
 }

@@ -107,6 +107,27 @@ fn shut_against_loss() {
     });
 }
 
+/// Property: a loss and the end, both left with a push, are told in this order, however early the
+/// receiver looks. Two threads: the push, which counts the loss and leaves; a receiver that waits for
+/// the end.
+#[test]
+fn shut_and_loss_under_a_push() {
+    model(|| {
+        let topic = topic();
+        let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, 1);
+        let mut walk = super::walk(&topic, 1);
+        topic.lose(1);
+        topic.shut();
+        let pusher = thread::spawn(move || {
+            while !walk.step(1) {}
+            walk.finish();
+        });
+        while subscriber.wait() {}
+        pusher.join().unwrap();
+        assert_eq!((subscriber.got(), subscriber.missed()), ([1].as_slice(), 1));
+    });
+}
+
 /// Property: one that subscribes meanwhile is refused or sees the end, and leaves nothing behind. Two
 /// threads: the one who shuts, subscriber.
 #[test]
