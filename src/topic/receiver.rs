@@ -293,6 +293,11 @@ impl<T, A: Attached> Receiver<T, A> {
             if self.peek().is_some() {
                 return None;
             }
+            // Closed before those pushes? Then that shows by now as well, and they are not missed.
+            if self.mailbox.is_closed() {
+                self.discard();
+                return Some(Next::Ended);
+            }
             if let Some(missed) = self.account_lost(turn.completed()) {
                 return Some(missed);
             }
