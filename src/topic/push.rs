@@ -291,6 +291,10 @@ where
     #[inline(always)]
     fn leave(&mut self) {
         self.left = true;
+        // Nobody took it: its drop is the user's code.
+        if let Some(payload) = self.payload.take() {
+            contain(|| drop(payload));
+        }
         let mut wakers = Wakers::new();
         if self.cursor.sleepers {
             self.topic.take_sleepers(&mut wakers);

@@ -11,7 +11,7 @@ use super::chunk::Chunk;
 use super::turn::{ATTN, OWED, SHUT, Stamp, Turn};
 use super::{Attached, FirstNotice, Topic};
 use crate::mailbox::{EvictReader, Mailbox, Overflow, RingReader};
-use crate::sync::{Arc, Ordering::Relaxed, order};
+use crate::sync::{Arc, Ordering::Relaxed, order, panics::contain};
 
 /// What a receiver finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +70,8 @@ pub(crate) struct Receiver<T, A: Attached = ()> {
     /// missed if it is not.
     overlap: bool,
     ended: bool,
+    /// Whether the mailbox was told that nothing is taken any more.
+    detached: bool,
     tally: Tally,
 }
 
@@ -109,6 +111,7 @@ impl<T, A: Attached> Receiver<T, A> {
             conflate: overflow == Overflow::Conflate,
             overlap,
             ended: false,
+            detached: false,
             tally: Tally::default(),
         }
     }
@@ -182,7 +185,7 @@ impl<T, A: Attached> Receiver<T, A> {
         loop {
             let peeked = self.peek();
             if self.first.is_some()
-                && let Some(next) = self.take_first(peeked.map(|p| p.ticket))
+                && let Some(next) = self.take_first(peeked)
             {
                 return next;
             }
@@ -208,14 +211,30 @@ impl<T, A: Attached> Receiver<T, A> {
         }
     }
 
-    /// The first notice, if it stands before the payload of `ticket` (or before everything).
-    fn take_first(&mut self, ticket: Option<u64>) -> Option<Next<T>> {
+    /// The first notice, if it stands before the payload that was found (or before everything);
+    /// what was lost before it comes before it.
+    fn take_first(&mut self, found: Option<Peeked>) -> Option<Next<T>> {
         let first = self.first.as_ref()?;
         let after = first.after()?;
         // What came before it may have come between the caller's look and ours.
-        let ticket = ticket.or_else(|| self.peek().map(|found| found.ticket));
-        if ticket.is_some_and(|ticket| ticket <= after) {
+        let found = found.or_else(|| self.peek());
+        if found.is_some_and(|found| found.ticket <= after) {
             return None;
+        }
+        if after > self.last {
+            let missed = match found {
+                Some(found) => self.gap_before(found),
+                None => {
+                    let turn = self.topic.load(order::turn_read());
+                    if self.peek().is_some() {
+                        return None;
+                    }
+                    self.missed_by_now(turn)
+                }
+            };
+            if missed.is_some() {
+                return missed;
+            }
         }
         let first = self.first.take()?;
         // SAFETY: this is the receiver, and the notice is there.
@@ -261,6 +280,14 @@ impl<T, A: Attached> Receiver<T, A> {
         }
     }
 
+    /// Nothing is here of what `turn` says is complete: all of it was missed.
+    fn missed_by_now(&mut self, turn: Turn) -> Option<Next<T>> {
+        self.pass_overlap();
+        let missed = turn.completed().saturating_sub(self.last);
+        self.lost = self.lost.wrapping_add(missed);
+        self.account(turn.completed().max(self.last), missed)
+    }
+
     /// Nothing is here: what is complete elsewhere was missed. `None` to look again.
     #[cold]
     fn next_of_empty(&mut self) -> Option<Next<T>> {
@@ -270,10 +297,7 @@ impl<T, A: Attached> Receiver<T, A> {
             if self.peek().is_some() {
                 return None;
             }
-            self.pass_overlap();
-            let missed = turn.completed() - self.last;
-            self.lost = self.lost.wrapping_add(missed);
-            if let Some(missed) = self.account(turn.completed(), missed) {
+            if let Some(missed) = self.missed_by_now(turn) {
                 return Some(missed);
             }
         }
@@ -342,7 +366,18 @@ impl<T, A: Attached> Receiver<T, A> {
             self.tally.discarded += found.ticket - self.last;
             self.last = found.ticket;
             self.expected = Stamp::of(found.ticket + 1);
-            drop(self.take());
+            let payload = self.take();
+            // Its drop is the user's code, and others are still to be dropped.
+            contain(|| drop(payload));
+        }
+        self.detach();
+    }
+
+    /// Nothing is taken any more: what a push under way still writes, it drops.
+    fn detach(&mut self) {
+        if !std::mem::replace(&mut self.detached, true) {
+            // SAFETY: this is the receiver, `ended` or being dropped, and here only once.
+            unsafe { self.mailbox.set_detached() };
         }
     }
 
@@ -359,11 +394,11 @@ impl<T, A: Attached> Drop for Receiver<T, A> {
         if let Side::Evicting(reader) = &self.side
             && reader.has_claimed()
         {
-            drop(self.take());
+            let payload = self.take();
+            contain(|| drop(payload));
         }
         self.forget_waker();
-        // SAFETY: this is the receiver, and it takes nothing any more.
-        unsafe { self.mailbox.set_detached() };
+        self.detach();
     }
 }
 
