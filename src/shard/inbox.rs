@@ -210,23 +210,19 @@ impl<T> Inbox<T> {
     }
 
     /// Leaves a producer that found no room, for its loss to be told through its gate; true if the
-    /// registry is closed instead, and nothing was counted. Lock-free until the registry closes.
+    /// registry is closed instead, and nothing was counted. Lock-free.
     pub(crate) fn refuse(&self, channel: &Arc<Channel<T>>, refusal: Refusal<T>) -> bool {
-        if channel.attached.refuse(Box::new(refusal)) {
-            self.refused.push(channel.clone());
-            self.bell.ring(MAIL);
-        }
-        if self.finished.load(order::finished_read()) {
-            // As for a job: what is still there under the lock came too late. One loss is ours.
-            let stranded = self.stranded.lock();
-            if let Some(mut late) = channel.attached.take_refusal() {
-                late.lost -= 1;
-                if late.lost > 0 {
-                    channel.attached.refuse(late);
+        match channel.attached.refuse(Box::new(refusal)) {
+            None => return true,
+            Some(false) => {}
+            Some(true) => {
+                self.refused.push(channel.clone());
+                self.bell.ring(MAIL);
+                if self.finished.load(order::finished_read()) {
+                    // Nobody looks any more, and a listed key and this list hold each other.
+                    while self.refused.pop().is_some() {}
                 }
-                return true;
             }
-            drop(stranded);
         }
         self.counts.refused.fetch_add(1, Relaxed);
         false
@@ -279,6 +275,12 @@ impl<T> Inbox<T> {
             }
         }
         drop(stranded);
+    }
+}
+
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        self.ready.clear();
     }
 }
 
