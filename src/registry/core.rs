@@ -71,7 +71,7 @@ impl<T> Core<T> {
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        self.settings.closing.load(order::closing_read())
+        self.settings.closing.load(Relaxed)
     }
 
     pub(crate) fn begin_closing(&self) {
@@ -214,6 +214,14 @@ impl<T: Clone + Send + 'static> Core<T> {
                 channel.attached.pin();
                 channel.clone()
             })
+    }
+
+    #[cfg(afterwrite_loom)]
+    pub(crate) fn pin_for_models(&self, key: &str) -> Arc<Channel<T>> {
+        match self.pin(self.hasher.hash(key), key) {
+            Ok(channel) => channel,
+            Err(error) => unreachable!("{error}"),
+        }
     }
 
     fn unpin(&self, channel: &Channel<T>) {
