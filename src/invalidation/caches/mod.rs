@@ -1,0 +1,1 @@
+//! Caches that a fence can stand beside.
