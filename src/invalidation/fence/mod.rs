@@ -65,9 +65,9 @@ pub(crate) use token::Mark;
 
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
 use refused::Counts;
-use transitions::planted;
 use stripe::{STRIPES, Stripe};
-use word::Word;
+pub(crate) use transitions::planted;
+use word::{CAPPED, Word};
 
 /// Keeps loads that began before an invalidation out of a cache. See the [module](self).
 ///
@@ -111,8 +111,10 @@ pub struct Fence {
     settle: u64,
     /// How long after its load began an entry of an unproved state is served, in nanoseconds.
     lease: AtomicU64,
-    /// How long after its load began any entry is served, in nanoseconds, if the word is capped.
-    max_age: AtomicU64,
+    /// How long after its load began any entry is served, in nanoseconds, if the word is capped:
+    /// as its owner wants it, and as its driver does.
+    own_max_age: u64,
+    driven_max_age: AtomicU64,
     /// Held while clearing, so that two who clear don't undo each other's state.
     clearing: Mutex<()>,
     /// Whether a driver is attached.
@@ -138,7 +140,8 @@ impl Fence {
             settles: AtomicU64::new(0),
             settle: 0,
             lease: AtomicU64::new(0),
-            max_age: AtomicU64::new(u64::MAX),
+            own_max_age: u64::MAX,
+            driven_max_age: AtomicU64::new(u64::MAX),
             clearing: Mutex::new(()),
             driven: AtomicBool::new(false),
             counts: Counts::default(),
@@ -152,6 +155,15 @@ impl Fence {
     #[must_use]
     pub fn with_settle(mut self, settle: Duration) -> Self {
         self.settle = nanos(settle);
+        self
+    }
+
+    /// Serves no entry for longer than `max_age` after its load began. Hits then look at the clock,
+    /// which costs some 20 ns.
+    #[must_use]
+    pub fn with_max_age(mut self, max_age: Duration) -> Self {
+        self.own_max_age = nanos(max_age);
+        self.word.fetch_or(CAPPED, AcqRel);
         self
     }
 
@@ -185,7 +197,8 @@ impl Fence {
     fn young_enough(&self, word: Word, stamp: &Stamp) -> bool {
         let age = self.clock.now().saturating_sub(stamp.began);
         (!word.leased() || age < self.lease.load(Relaxed))
-            && (!word.capped() || age < self.max_age.load(Relaxed))
+            && age < self.own_max_age
+            && age < self.driven_max_age.load(Relaxed)
     }
 
     /// Takes a token for `id`. Call it **before** the value is read. Wait-free.
@@ -229,6 +242,11 @@ impl Fence {
     #[inline(always)]
     fn word(&self) -> Word {
         Word(self.word.load(Acquire))
+    }
+
+    /// Makes every entry older than this call worthless, and changes nothing else. Lock-free.
+    pub(crate) fn bypass_older(&self) {
+        self.raise_epoch(Word::state);
     }
 
     /// The epoch of all that is stored now.
@@ -308,7 +326,9 @@ impl Fence {
             View::Primary => Ok(()),
             View::At(seen) if seen < required => Err(Refused::Behind { required, seen }),
             View::At(_) if settled(marks.settles_unstamped) => Ok(()),
-            View::Unstated if self.settle == 0 && required > 0 => Err(Refused::Unstated { required }),
+            View::Unstated if self.settle == 0 && required > 0 => {
+                Err(Refused::Unstated { required })
+            }
             View::Unstated if settled(marks.settles) => Ok(()),
             View::At(_) | View::Unstated => Err(Refused::Settling),
         }
@@ -323,7 +343,7 @@ impl Fence {
             // it makes every token and every entry old, and needs no lock.
             self.settles.fetch_max(settles, Relaxed);
             self.raise_floor(position.unwrap_or(0));
-            self.raise_epoch(Word::state);
+            self.bypass_older();
             return remove();
         };
         held.settles = held.settles.max(settles);

@@ -52,11 +52,7 @@ impl Token<'_> {
     /// # Errors
     ///
     /// [`Refused`], also when the view has not reached the position that a drop was stamped with.
-    pub fn store_seen<R>(
-        self,
-        view: View,
-        insert: impl FnOnce(Stamp) -> R,
-    ) -> Result<R, Refused> {
+    pub fn store_seen<R>(self, view: View, insert: impl FnOnce(Stamp) -> R) -> Result<R, Refused> {
         self.fence.store(&self.mark, view, insert)
     }
 }

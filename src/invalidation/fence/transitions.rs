@@ -33,7 +33,10 @@ impl Fence {
             let next = word.next(state(word));
             // AcqRel: Release publishes what was set before (floor, settling) to whoever reads the
             // new epoch; Acquire keeps the passing of the stripes behind it.
-            match self.word.compare_exchange_weak(word.0, next.0, AcqRel, Acquire) {
+            match self
+                .word
+                .compare_exchange_weak(word.0, next.0, AcqRel, Acquire)
+            {
                 Ok(_) => return next,
                 Err(seen) => word = Word(seen),
             }
@@ -106,15 +109,13 @@ impl Fence {
 
     /// Caps the age of all entries, the old ones too, or lifts the cap.
     pub(crate) fn cap_age(&self, max_age: Option<Duration>) {
-        match max_age {
-            Some(max_age) => {
-                self.max_age.store(nanos(max_age), Relaxed);
-                // Release: whoever sees the bit sees the age.
-                self.word.fetch_or(CAPPED, AcqRel);
-            }
-            None => {
-                self.word.fetch_and(!CAPPED, AcqRel);
-            }
+        let age = max_age.map_or(u64::MAX, nanos);
+        self.driven_max_age.store(age, Relaxed);
+        if age.min(self.own_max_age) < u64::MAX {
+            // Release: whoever sees the bit sees the age.
+            self.word.fetch_or(CAPPED, AcqRel);
+        } else {
+            self.word.fetch_and(!CAPPED, AcqRel);
         }
     }
 
@@ -150,7 +151,10 @@ impl Fence {
         let mut word = during;
         loop {
             let coherent = word.with(Coherence::Coherent);
-            match self.word.compare_exchange(word.0, coherent.0, AcqRel, Acquire) {
+            match self
+                .word
+                .compare_exchange(word.0, coherent.0, AcqRel, Acquire)
+            {
                 Ok(_) => return true,
                 // Only the age limit has changed.
                 Err(seen) if Word(seen).same_but_cap(during) => word = Word(seen),
@@ -167,7 +171,7 @@ fn run<R>(clear: impl FnOnce() -> R) -> R {
 }
 
 /// Whether a model has planted this fault.
-pub(super) fn planted(_fault: &str) -> bool {
+pub(crate) fn planted(_fault: &str) -> bool {
     #[cfg(afterwrite_loom)]
     return crate::sync::mutant(_fault);
     #[cfg(not(afterwrite_loom))]
