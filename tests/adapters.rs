@@ -120,7 +120,7 @@ fn plain_use<C: Store<Value = u64>>(cache: &Coherent<C>) {
 
 /// Nobody gets what is older than an invalidation that had returned before he asked.
 fn under_load<C: Store<Value = u64>>(cache: &Coherent<C>) {
-    const WRITES: u64 = 3_000;
+    const WRITES: u64 = 2_000;
     let (row, told, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
         for _ in 0..3 {
@@ -273,6 +273,7 @@ mod quick_cache_adapter {
     use std::sync::Arc;
 
     use afterwrite::invalidation::caches::QuickCache;
+    use afterwrite::invalidation::coherent::Loaded;
 
     use super::*;
 
@@ -291,26 +292,47 @@ mod quick_cache_adapter {
         assert_eq!(cache.get("42"), Some(1), "stale for good");
     }
 
+    /// What `get_or_insert_with` does see to by itself. Should this change, the docs have to.
     #[test]
-    fn i8_get_or_insert_with_probe() {
+    fn i8_get_or_insert_with_gives_up_a_fill_whose_id_was_removed() {
+        for clear in [false, true] {
+            let cache = quick_cache::sync::Cache::<String, u64>::new(100);
+            Row::new().race(
+                |read| {
+                    let fill = || Ok::<_, Infallible>(read());
+                    cache.get_or_insert_with("42", fill).unwrap();
+                },
+                || {
+                    if clear {
+                        cache.clear();
+                    } else {
+                        cache.remove("42");
+                    }
+                },
+            );
+            assert_eq!(cache.get("42"), None);
+        }
+    }
+
+    /// What it can't see to: the row has changed, the replica that is read has not heard of it.
+    #[test]
+    fn i8_get_or_insert_with_stores_what_a_lagging_replica_answers() {
+        let replica = (1, 9);
         let cache = quick_cache::sync::Cache::<String, u64>::new(100);
-        Row::new().race(
-            |read| {
-                let _ = cache.get_or_insert_with("42", || Ok::<_, Infallible>(read()));
-            },
-            || {
-                cache.remove("42");
-            },
-        );
-        println!("after remove: {:?}", cache.get("42"));
-        let cache = quick_cache::sync::Cache::<String, u64>::new(100);
-        Row::new().race(
-            |read| {
-                let _ = cache.get_or_insert_with("42", || Ok::<_, Infallible>(read()));
-            },
-            || cache.clear(),
-        );
-        println!("after clear: {:?}", cache.get("42"));
+        cache.remove("42");
+        let fill = || Ok::<_, Infallible>(replica.0);
+        cache.get_or_insert_with("42", fill).unwrap();
+        assert_eq!(cache.get("42"), Some(1), "stale for good");
+
+        let cache = Coherent::new(QuickCache::<String, _>::new(quick_cache::sync::Cache::new(
+            100,
+        )));
+        let driver = Target::from(&cache).attach(PATIENCE).unwrap();
+        driver.recover(Reason::Joined, None).unwrap();
+        driver.invalidate("42", Some(10)).unwrap();
+        let fill = || Ok::<_, Infallible>(Loaded::at(Some(replica.0), replica.1));
+        assert_eq!(cache.get_or_load_blocking("42", fill).unwrap(), Some(1));
+        assert_eq!(cache.get("42"), None);
     }
 
     #[test]

@@ -41,6 +41,7 @@
 //! with the removal.
 
 mod clock;
+mod planted;
 mod refused;
 mod stripe;
 #[cfg(test)]
@@ -50,7 +51,7 @@ mod transitions;
 mod word;
 
 use std::fmt;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -61,12 +62,13 @@ pub use token::{Stamp, Token, View};
 pub use word::Coherence;
 
 pub(crate) use clock::{Clock, nanos};
+pub(crate) use planted::planted;
 pub(crate) use token::Mark;
 
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
+use planted::unless;
 use refused::Counts;
 use stripe::{STRIPES, Stripe};
-pub(crate) use transitions::planted;
 use word::{CAPPED, Word};
 
 /// Keeps loads that began before an invalidation out of a cache. See the [module](self).
@@ -163,7 +165,7 @@ impl Fence {
     #[must_use]
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
         self.own_max_age = nanos(max_age);
-        self.word.fetch_or(CAPPED, AcqRel);
+        self.word.fetch_or(CAPPED, Relaxed);
         self
     }
 
@@ -241,7 +243,7 @@ impl Fence {
 
     #[inline(always)]
     fn word(&self) -> Word {
-        Word(self.word.load(Acquire))
+        Word(self.word.load(unless("fence_word_acquire", Acquire)))
     }
 
     /// Makes every entry older than this call worthless, and changes nothing else. Lock-free.
@@ -266,7 +268,9 @@ impl Fence {
             stripe,
             epoch: self.word().epoch(),
             // Acquire: its partner is the Release store in `drop_one`.
-            version: self.stripes[stripe].version.load(Acquire),
+            version: self.stripes[stripe]
+                .version
+                .load(unless("fence_version_acquire", Acquire)),
             began: self.clock.now(),
         }
     }
@@ -289,7 +293,7 @@ impl Fence {
         if let Err(refused) = self.admits(mark, stripe, &held, view) {
             return Err(self.counts.refused(refused));
         }
-        let held = (!planted("check_then_insert")).then_some(held);
+        let held = (!planted("fence_check_then_insert")).then_some(held);
         let stored = insert(Stamp {
             epoch: mark.epoch,
             began: mark.began,
@@ -353,7 +357,8 @@ impl Fence {
         }
         let version = stripe.version.load(Relaxed);
         // Release: its partner is the Acquire load in `mark`.
-        stripe.version.store(version.wrapping_add(1), Release);
+        let order = unless("fence_version_release", Release);
+        stripe.version.store(version.wrapping_add(1), order);
         let removed = remove();
         drop(held);
         removed
@@ -368,7 +373,8 @@ impl Fence {
 
     /// Asks, of all ids, for a view that has reached `position`.
     pub(crate) fn raise_floor(&self, position: u64) {
-        self.floor.fetch_max(position, AcqRel);
+        // Relaxed: a flush publishes it with its epoch; alone it only has to come through some time.
+        self.floor.fetch_max(position, Relaxed);
     }
 }
 
