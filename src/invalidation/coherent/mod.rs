@@ -119,7 +119,6 @@ impl<C: Store> Coherent<C> {
     }
 
     /// To set limits and ages first.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -153,7 +152,8 @@ impl<C: Store> Coherent<C> {
     /// Callers that miss the same id at the same time share one load, but a caller who came after an
     /// invalidation never shares one whose read began before it. The answer is stored unless the id
     /// or everything was invalidated meanwhile; `Ok(None)`, no such value, is stored alike. A
-    /// loader that reads a replica says what it had seen: see [`Loaded`].
+    /// loader that reads a replica says what it had seen: see [`Loaded`]. What a replica answers that
+    /// lags behind an invalidation is the callers' answer, and is not stored.
     ///
     /// `loader` runs at most once, and not at all if the value is there or another caller loads it.
     /// At most [`Builder::loads`] run at once. Cancel-safe: if the caller whose loader runs

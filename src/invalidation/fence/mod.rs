@@ -76,7 +76,7 @@ use word::{CAPPED, Word};
 /// It holds no values itself and works beside any cache. [`Coherent`](super::coherent::Coherent)
 /// joins one to a cache and loads through it, which is what most callers want.
 ///
-/// About 48 KiB, allocated once.
+/// About 40 KiB, allocated once.
 ///
 /// ```
 /// use std::{collections::HashMap, sync::Mutex};
