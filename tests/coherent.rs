@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use afterwrite::invalidation::cache::Reason;
 use afterwrite::invalidation::caches::BoundedMap;
-use afterwrite::invalidation::coherent::{Coherent, LoadError, Loaded};
+use afterwrite::invalidation::coherent::{Builder, Coherent, LoadError, Loaded};
 use afterwrite::invalidation::target::Target;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -268,7 +268,7 @@ fn i8_no_such_value_is_cached_and_fenced_alike() {
 
 #[test]
 fn i8_loads_over_the_cap_queue_and_past_that_are_turned_away() {
-    let users = Coherent::<BoundedMap<u64>>::builder()
+    let users = Builder::new()
         .loads(2)
         .waiting(1)
         .build(BoundedMap::new(10));
@@ -360,7 +360,7 @@ fn loads_are_send_if_their_loader_is() {
 fn i8_no_caller_gets_what_is_older_than_an_invalidation_he_came_after() {
     const IDS: usize = 3;
     const WRITES: u64 = 10_000;
-    let users = Coherent::<BoundedMap<u64>>::builder()
+    let users = Builder::new()
         .loads(2)
         .refill_over(Duration::from_micros(50))
         .build(BoundedMap::new(IDS - 1));

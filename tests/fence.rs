@@ -123,6 +123,7 @@ fn i8_a_drop_waits_for_the_store_under_way_and_removes_it() {
             .unwrap();
     });
     assert!(cache.lock().unwrap().is_empty());
+    assert_eq!(fence.stats().epoch, 1, "it waited, and dropped one id only");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use afterwrite::invalidation::cache::{Invalidation, Reason};
 use afterwrite::invalidation::caches::BoundedMap;
-use afterwrite::invalidation::coherent::Coherent;
+use afterwrite::invalidation::coherent::{Builder, Coherent};
 use afterwrite::invalidation::fence::{Coherence, Fence, Refused, View};
 use afterwrite::invalidation::target::Target;
 use loom::future::block_on;
@@ -488,9 +488,7 @@ fn an_abandoned_flight_against_an_invalidation() {
 #[test]
 fn a_permit_comes_round() {
     model(|| {
-        let users: Coherent<BoundedMap<u64>> = Coherent::<BoundedMap<u64>>::builder()
-            .loads(1)
-            .build(BoundedMap::new(2));
+        let users: Coherent<BoundedMap<u64>> = Builder::new().loads(1).build(BoundedMap::new(2));
         let leaving = thread::spawn({
             let users = users.clone();
             move || {

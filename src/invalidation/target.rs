@@ -100,7 +100,7 @@ pub struct Driver {
 impl Driver {
     /// Drops one id; with a position, loads for it have to have seen that position from now on.
     ///
-    /// May block while a store on the same stripe is under way.
+    /// May block while a store on the same lock is under way.
     ///
     /// # Errors
     ///

@@ -16,8 +16,8 @@ use crate::invalidation::cache::{Cache, Entry, Reason, Store, Unfinished};
 ///
 /// # What it can't promise
 /// - Handles that readers hold keep a removed value alive and readable.
-/// - An event listener runs inside insertions and removals, under the fence's lock. It may call
-///   the library; it should not take long.
+/// - An event listener runs inside insertions, under the fence's lock. It may call the library; it
+///   should not take long.
 /// - The hybrid cache is not covered: its copy on disk would need a fence of its own.
 ///
 /// ```

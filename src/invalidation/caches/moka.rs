@@ -18,8 +18,8 @@ use crate::invalidation::cache::{Cache, Entry, Reason, Store, Unfinished};
 /// can't put anything in around the fence. Over other values it only drops.
 ///
 /// # What it can't promise
-/// - An eviction listener runs inside insertions and removals, under the fence's lock. It may call
-///   the library; it should not take long.
+/// - An eviction listener runs inside insertions, under the fence's lock. It may call the library; it
+///   should not take long.
 /// - `clear` hides everything at once, and frees the memory in later maintenance.
 /// - moka's admission may turn a new entry away at once; that is a miss, never a stale hit.
 ///
@@ -99,9 +99,9 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// listener they never wait.
 ///
 /// # What it can't promise
-/// - With a listener that awaits, an insertion or removal may have to wait for it, while the fence's
-///   lock is held. It does so for 10 ms at most, and then answers [`Unfinished`]: nothing stale is
-///   served, but all that is older is bypassed. Where that happens often, use [`Moka`].
+/// - With a listener that awaits, an insertion or removal may have to wait for it, an insertion while
+///   the fence's lock is held. It does so for 10 ms at most, and then answers [`Unfinished`]: nothing
+///   stale is served, but all that is older is bypassed. Where that happens often, use [`Moka`].
 /// - A `get` that would have to wait is a miss.
 /// - What is said of [`Moka`].
 pub struct MokaFuture<K, T, S = RandomState> {

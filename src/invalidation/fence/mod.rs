@@ -18,15 +18,16 @@
 //!
 //!  token:  read word and version                          no lock
 //!  store:  lock stripe; word and version as in the token? insert : refuse; unlock
-//!  drop:   lock stripe; version + 1; remove; unlock
+//!  drop:   lock stripe; version + 1; unlock; remove
 //!  flush:  epoch + 1; lock and unlock every stripe; clear
 //!  hit:    get the entry; read word; same epoch (and young enough)? serve : treat as absent
 //! ```
 //!
 //! # Why it holds
-//! 1. *Store against drop of one id.* Both hold the stripe's lock. If the drop is first, the store
+//! 1. *Store against drop of one id.* Both take the stripe's lock. If the drop is first, the store
 //!    sees the higher version (the lock's release and acquire order the two) and refuses. If the
-//!    store is first, the drop removes what it put there.
+//!    store is first, its insertion is complete when the drop removes. The removal itself needs no
+//!    lock: at worst it takes away a newer value, stored by a load that began after the drop.
 //! 2. *Token against drop.* A token that reads the version before it is raised is refused at its
 //!    store by 1. One that reads it raised (Acquire, its partner is the Release store of the drop)
 //!    was taken after the drop began, so its load began after the commit that the drop tells of.
@@ -211,10 +212,10 @@ impl Fence {
         }
     }
 
-    /// Drops one id: raises its version, then runs `remove`, both under the id's lock.
+    /// Drops one id: raises its version under the id's lock, then runs `remove` without it.
     ///
-    /// Call it once the change is committed. May block while a store or another drop holds the same
-    /// lock. From inside a callback of a fence it never waits: where it would have to, it raises the
+    /// Call it once the change is committed. May block while a store on the same lock is under way.
+    /// From inside the callback of a store it never waits: where it would have to, it raises the
     /// epoch instead, which makes every older entry worthless.
     pub fn invalidate<R>(&self, id: &str, remove: impl FnOnce() -> R) -> R {
         self.drop_one(id, None, remove)
@@ -229,8 +230,8 @@ impl Fence {
     /// Drops everything: raises the epoch, waits for stores under way, runs `clear`.
     ///
     /// Loads that began earlier are not stored any more. While a coherent fence clears it reads
-    /// `Suspect`. May block for as long as the slowest store under way. From inside a callback of a
-    /// fence it does not wait for stores under way: what those insert still has an old stamp.
+    /// `Suspect`. May block for as long as the slowest store under way. From inside the callback of a
+    /// store or flush it does not wait for stores under way: what those insert has an old stamp.
     pub fn flush<R>(&self, clear: impl FnOnce() -> R) -> R {
         self.flush_with(None, || (clear(), true)).0
     }
@@ -343,7 +344,7 @@ impl Fence {
         let settles = self.settles_from_now();
         self.counts.dropped();
         let Some(mut held) = stripe.enter() else {
-            // Inside a callback, and the lock is taken. The epoch does more than the version would:
+            // Inside a store's callback, and the lock is taken. The epoch does more than the version would:
             // it makes every token and every entry old, and needs no lock.
             self.settles.fetch_max(settles, Relaxed);
             self.raise_floor(position.unwrap_or(0));
@@ -359,9 +360,8 @@ impl Fence {
         // Release: its partner is the Acquire load in `mark`.
         let order = unless("fence_version_release", Release);
         stripe.version.store(version.wrapping_add(1), order);
-        let removed = remove();
         drop(held);
-        removed
+        remove()
     }
 
     fn settles_from_now(&self) -> u64 {
