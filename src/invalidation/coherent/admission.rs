@@ -166,14 +166,15 @@ impl<'a, M: Fn() -> Moment + Clone + Unpin> Future for Turn<'a, M> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let moment = (this.moment)();
-        let (poll, admitted) = {
+        let (poll, admitted, replaced) = {
+            let mut replaced = None;
             let mut state = this.admission.state.lock();
             // A look at the limit: it may have grown since the queue was last served.
             let admitted = this.admission.admit(&mut state, moment);
             let poll = match this.ticket {
                 Some(ticket) if state.granted.remove(&ticket) => Poll::Ready(Ok(())),
                 Some(ticket) => {
-                    state.queue.insert(ticket, cx.waker().clone());
+                    replaced = state.queue.insert(ticket, cx.waker().clone());
                     Poll::Pending
                 }
                 None if state.queue.is_empty()
@@ -195,8 +196,10 @@ impl<'a, M: Fn() -> Moment + Clone + Unpin> Future for Turn<'a, M> {
                     Poll::Pending
                 }
             };
-            (poll, admitted)
+            (poll, admitted, replaced)
         };
+        // Outside the lock: a waker may own the task that waits here.
+        drop(replaced);
         for waker in admitted {
             waker.wake();
         }
