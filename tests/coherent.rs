@@ -359,7 +359,7 @@ fn loads_are_send_if_their_loader_is() {
 #[test]
 fn i8_no_caller_gets_what_is_older_than_an_invalidation_he_came_after() {
     const IDS: usize = 3;
-    const WRITES: u64 = 10_000;
+    const WRITES: u64 = 5_000;
     let users = Builder::new()
         .loads(2)
         .refill_over(Duration::from_micros(50))
@@ -401,7 +401,7 @@ fn i8_no_caller_gets_what_is_older_than_an_invalidation_he_came_after() {
                 }
             });
         }
-        for write in 1..=100 * WRITES {
+        for write in 1..=1_000 * WRITES {
             let stats = users.stats();
             if write > WRITES && stats.joined > 100 && stats.fence.refused_invalidated > 100 {
                 break;
