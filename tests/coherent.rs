@@ -384,9 +384,10 @@ fn i8_no_caller_gets_what_is_older_than_an_invalidation_he_came_after() {
                     let name = id.to_string();
                     if turn % 16 == 0 {
                         // A caller who gives up at once, perhaps as the leader.
-                        let mut gone = pin!(users.get_or_load(&name, || {
-                            future::pending::<Result<Option<u64>, Infallible>>()
-                        }));
+                        let mut gone = pin!(users.get_or_load(
+                            &name,
+                            future::pending::<Result<Option<u64>, Infallible>>
+                        ));
                         let _ = gone.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                         continue;
                     }

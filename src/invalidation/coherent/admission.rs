@@ -177,9 +177,8 @@ impl<'a, M: Fn() -> Moment + Clone + Unpin> Future for Turn<'a, M> {
                     replaced = state.queue.insert(ticket, cx.waker().clone());
                     Poll::Pending
                 }
-                None if state.queue.is_empty()
-                    && state.out < this.admission.limit(&mut state, moment) =>
-                {
+                // Nobody waits longer: whoever could go has been admitted just now.
+                None if state.out < this.admission.limit(&mut state, moment) => {
                     state.out += 1;
                     Poll::Ready(Ok(()))
                 }

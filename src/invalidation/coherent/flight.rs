@@ -128,6 +128,13 @@ impl<V> Flights<V> {
         })
     }
 
+    /// How many places for wakers the flight of `id` has made.
+    #[cfg(test)]
+    pub(super) fn places(&self, id: &str) -> usize {
+        let flight = self.board(id).lock().get(id).cloned();
+        flight.map_or(0, |flight| flight.state.lock().wakers.len())
+    }
+
     /// How many flights are on the boards.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
