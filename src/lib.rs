@@ -11,6 +11,7 @@
 mod directory;
 mod error;
 mod gate;
+pub mod invalidation;
 #[allow(unsafe_code)]
 mod mailbox;
 #[cfg(afterwrite_loom)]
