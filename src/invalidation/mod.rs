@@ -1,0 +1,4 @@
+//! Invalidation between processes: every node's cache drops the old value, and a node that may
+//! have missed a drop knows it.
+
+pub mod subject;
