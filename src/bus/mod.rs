@@ -21,7 +21,7 @@
 //!
 //! | | [`Publisher::publish`] | [`Bus::subscribe`] | the inbox runs on |
 //! |---|---|---|---|
-//! | [`LocalBus`] | short lock | short lock | the bus's own thread |
+//! | [`LocalBus`] | short locks | starts a thread | the subscription's own thread |
 //! | [`NatsBus`] | lock-free, allocates rarely | never waits | the bus's runtime |
 //! | [`ChaosBus`] | short lock | short lock | the thread that steps the network |
 //!
