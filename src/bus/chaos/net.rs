@@ -279,7 +279,7 @@ impl Net {
             })
             .collect();
         for interest in gone {
-            self.to_routes(home, &Cargo::Unsubscribe(interest.id));
+            self.forward(home, &Cargo::Unsubscribe(interest.id));
         }
     }
 
@@ -380,7 +380,7 @@ impl Net {
     /// A server acts on what a node or, over a route, another server has sent.
     fn at_server(&mut self, server: usize, cargo: Cargo, from: Option<usize>) {
         if from.is_none() && !matches!(cargo, Cargo::Publish(_)) {
-            self.to_routes(server, &cargo);
+            self.forward(server, &cargo);
         }
         match cargo {
             Cargo::Publish(packet) => self.fan_out(server, &packet, from.is_none()),
@@ -417,7 +417,7 @@ impl Net {
         }
     }
 
-    fn to_routes(&mut self, from: usize, cargo: &Cargo) {
+    fn forward(&mut self, from: usize, cargo: &Cargo) {
         for to in (0..self.servers.len()).filter(|to| *to != from) {
             self.send(To::Route { from, to }, cargo.clone());
         }

@@ -18,6 +18,9 @@ use super::{EventTap, Inner, NatsBus};
 /// How long a message to ourselves may take before its absence is taken for a missing right.
 const PROBE: Duration = Duration::from_secs(2);
 
+/// A client of our own, and what its events reach.
+type Connected = Result<(Client, Arc<Shared>), NatsError>;
+
 /// Why there is no bus.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -149,13 +152,7 @@ impl NatsBuilder {
     fn start(
         self,
         servers: io::Result<Vec<ServerAddr>>,
-    ) -> Result<
-        (
-            Home,
-            impl Future<Output = Result<(Client, Arc<Shared>), NatsError>> + Send + use<>,
-        ),
-        NatsError,
-    > {
+    ) -> Result<(Home, impl Future<Output = Connected> + Send + use<>), NatsError> {
         let servers = servers.map_err(|error| NatsError::Connect {
             kind: async_nats::ConnectErrorKind::ServerParse,
             reason: error.to_string(),
