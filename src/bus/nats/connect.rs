@@ -21,6 +21,9 @@ const PROBE: Duration = Duration::from_secs(2);
 /// A client of our own, and what its events reach.
 type Connected = Result<(Client, Arc<Shared>), NatsError>;
 
+/// How often our own connections ask whether the server is there.
+const PING: Duration = Duration::from_secs(5);
+
 /// Why there is no bus.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -72,8 +75,9 @@ pub struct NatsBuilder {
 }
 
 impl NatsBuilder {
-    /// How to connect: credentials, TLS, name, intervals. Without it: name `afterwrite`, a ping
-    /// every 5 s, so that a dead server is noticed after some 15 s.
+    /// How to connect: credentials, TLS, name, intervals. Without it: name `afterwrite`, the user
+    /// and password that stand in the address (`nats://user:password@host`, which options given
+    /// here do not read), and a ping every 5 s, so that a dead server is noticed after some 15 s.
     ///
     /// The bus sets the options' event callback; one set before is replaced.
     #[must_use]
@@ -163,11 +167,7 @@ impl NatsBuilder {
                 reason: error.to_string(),
             })?,
         };
-        let options = self.options.unwrap_or_else(|| {
-            ConnectOptions::new()
-                .name("afterwrite")
-                .ping_interval(Duration::from_secs(5))
-        });
+        let options = self.options.unwrap_or_else(|| our_options(&servers));
         let tap = self.events.unwrap_or_default();
         let connecting = async move {
             let forward = tap.clone();
@@ -200,6 +200,20 @@ impl NatsBus {
                 closed: AtomicBool::new(false),
             }),
         }
+    }
+}
+
+/// The options of a connection whose maker has given none. The client itself passes over a user
+/// that stands in an address.
+fn our_options(servers: &[ServerAddr]) -> ConnectOptions {
+    let options = ConnectOptions::new().name("afterwrite").ping_interval(PING);
+    let named = servers.iter().find_map(|server| {
+        let password = server.password().unwrap_or_default();
+        Some((server.username()?.to_owned(), password.to_owned()))
+    });
+    match named {
+        Some((user, password)) => options.user_and_password(user, password),
+        None => options,
     }
 }
 

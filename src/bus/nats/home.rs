@@ -53,6 +53,8 @@ impl Home {
         let keep = self.keep.clone();
         self.handle.spawn(async move {
             let drained = async {
+                // Draining alone may end the connection with some of it unwritten.
+                client.flush().await.ok();
                 client.drain().await.ok();
                 // The connection's task is gone when it takes no more commands.
                 while client.flush().await.is_ok() {}
