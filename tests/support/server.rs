@@ -19,6 +19,13 @@ use super::{PATIENCE, binary};
 /// Lines of a server's log that are shown when it does not do what it should.
 const SHOWN: usize = 60;
 
+/// What the example's configuration takes from the environment.
+const PASSWORDS: [(&str, &str); 3] = [
+    ("CACHE_WRITER_PASSWORD", "w"),
+    ("CACHE_READER_PASSWORD", "r"),
+    ("CACHE_PLAIN_PASSWORD", "p"),
+];
+
 /// A running server. Killed when dropped.
 pub struct NatsServer {
     child: Child,
@@ -228,6 +235,7 @@ fn spawn(config: &PathBuf) -> Option<Running> {
     let mut child = Command::new(binary::find())
         .arg("--config")
         .arg(config)
+        .envs(PASSWORDS)
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
