@@ -1,23 +1,22 @@
-//! The sending side: formats into one arena, hands over to the client's queue.
+//! The sending side: hands messages to the client's queue, or not at all.
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use async_nats::client::FlushError;
 use async_nats::message::OutboundMessage;
-use async_nats::{Client, client::FlushError};
-use bytes::{BufMut, BytesMut};
+use async_nats::{Client, PublishErrorKind};
+use bytes::Bytes;
 use futures_util::Sink;
+use tokio::task::unconstrained;
 
 use super::super::{PublishError, Publisher};
 use super::Inner;
 use crate::invalidation::subject::Subject;
-
-/// The room from which messages are cut. Some hundred small messages share one allocation, and it
-/// is used again once all of them are written out.
-const ARENA: usize = 16 << 10;
 
 type Flushing = Pin<Box<dyn Future<Output = Result<(), FlushError>> + Send>>;
 
@@ -26,7 +25,8 @@ pub(super) struct NatsPublisher {
     inner: Arc<Inner>,
     /// Its own handle: the handle holds the place in the queue.
     client: Client,
-    arena: BytesMut,
+    /// [`Publisher::poll_ready`] has taken a place in the queue, for the next message.
+    reserved: bool,
     flushing: Option<Flushing>,
 }
 
@@ -35,7 +35,7 @@ impl NatsPublisher {
         Self {
             client: inner.client.clone(),
             inner,
-            arena: BytesMut::new(),
+            reserved: false,
             flushing: None,
         }
     }
@@ -49,36 +49,33 @@ impl NatsPublisher {
 
 impl Publisher for NatsPublisher {
     fn publish(&mut self, subject: Subject<'_>, payload: &[u8]) -> Result<(), PublishError> {
-        let max = self.client.max_payload();
-        if payload.len() > max {
-            let len = payload.len();
+        self.inner.check_open()?;
+        let (len, max) = (payload.len(), self.client.max_payload());
+        if len > max {
             return Err(PublishError::TooLarge { len, max });
         }
-        // A place in the queue is taken at once or not at all.
-        let mut context = Context::from_waker(Waker::noop());
-        match self.poll_ready(&mut context) {
-            Poll::Ready(ready) => ready?,
-            Poll::Pending => return Err(PublishError::Full),
-        }
-        let subject = subject.as_str().as_bytes();
-        let len = subject.len() + payload.len();
-        if self.arena.capacity() < len {
-            self.arena.reserve(len.max(ARENA));
-        }
-        self.arena.put_slice(subject);
-        let subject = self.arena.split().freeze();
-        self.arena.put_slice(payload);
-        let payload = self.arena.split().freeze();
-        let message = OutboundMessage {
-            // The bytes are those of a `str`: the check cannot fail.
-            subject: async_nats::Subject::from_utf8(subject).unwrap_or("".into()),
-            reply: None,
-            payload,
-            headers: None,
+        let subject = async_nats::Subject::from(subject.as_str());
+        let payload = Bytes::copy_from_slice(payload);
+        let sent = if mem::take(&mut self.reserved) {
+            let message = OutboundMessage {
+                subject,
+                reply: None,
+                payload,
+                headers: None,
+            };
+            Pin::new(&mut self.client).start_send(message)
+        } else {
+            // Polled once: a place in the queue is taken now or not at all. Outside the budget of
+            // whatever task this is, so that "not now" means that the queue is full.
+            let sending = pin!(unconstrained(self.client.publish(subject, payload)));
+            match sending.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(sent) => sent,
+                Poll::Pending => return Err(PublishError::Full),
+            }
         };
-        let sent = Pin::new(&mut self.client).start_send(message);
         sent.map_err(|error| match error.kind() {
-            async_nats::PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge {
+            // The limit shrank meanwhile, with another connection.
+            PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge {
                 len,
                 max: self.client.max_payload(),
             },
@@ -89,6 +86,7 @@ impl Publisher for NatsPublisher {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
         self.inner.check_open()?;
         let ready = Pin::new(&mut self.client).poll_ready(cx);
+        self.reserved = matches!(ready, Poll::Ready(Ok(())));
         ready.map_err(|_| self.ended())
     }
 
