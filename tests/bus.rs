@@ -568,7 +568,7 @@ impl Rig for Chaos {
 
     fn wait(&self, recorder: &Recorder, holds: &dyn Fn(&[Seen]) -> bool) -> bool {
         let until = self.net.now() + PATIENCE;
-        while !holds(&recorder.seen()) {
+        while !recorder.wait(Duration::ZERO, holds) {
             if !self.net.step(until) {
                 return false;
             }

@@ -74,11 +74,14 @@ impl Net {
         ServerId(self.nodes[node.0].server)
     }
 
-    pub(super) fn next_at(&self) -> Option<Duration> {
-        match self.ready.is_empty() {
-            false => Some(self.now),
-            true => self.arrivals.peek().map(|Reverse(next)| next.at),
+    pub(super) fn next_at(&mut self) -> Option<Duration> {
+        while let Some(&node) = self.ready.front() {
+            if self.nodes[node].has_items() {
+                return Some(self.now);
+            }
+            self.ready.pop_front();
         }
+        self.arrivals.peek().map(|Reverse(next)| next.at)
     }
 
     pub(super) fn reach(&mut self, until: Duration) {
@@ -464,6 +467,10 @@ impl Net {
             }
             (Some(at), _) => {
                 node.subs[at].inbox = Some(parcel.inbox);
+                if node.has_items() {
+                    // It may have been passed over while its inbox was away.
+                    self.ready.push_back(parcel.node);
+                }
                 None
             }
             (None, _) => Some(parcel.inbox),

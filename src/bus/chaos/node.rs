@@ -174,6 +174,12 @@ impl Node {
         Poll::Pending
     }
 
+    /// Whether there is something to hand out now.
+    pub(super) fn has_items(&self) -> bool {
+        let waits = |sub: &Sub| sub.inbox.is_some() && (!sub.queue.is_empty() || sub.lost > 0);
+        !self.paused && self.subs.iter().any(waits)
+    }
+
     pub(super) fn take_parcel(&mut self, node: usize) -> Option<Parcel> {
         if self.paused {
             return None;
