@@ -47,15 +47,13 @@ enum Source {
 }
 
 /// What was counted and what was received, on a connection of our own.
-struct Ledger {
+pub(super) struct Ledger {
     /// Ours while no other subscription is on the connection.
     token: u64,
     /// The client's count when the subscription was made.
     base: u64,
-    received: u64,
+    pub(super) received: u64,
     told: u64,
-    /// Losses that events have told and the count has not yet confirmed.
-    ahead: u64,
     settle: Option<Pin<Box<Sleep>>>,
 }
 
@@ -203,27 +201,25 @@ impl Source {
 }
 
 impl Ledger {
-    fn new(token: u64, base: u64) -> Self {
+    pub(super) fn new(token: u64, base: u64) -> Self {
         Self {
             token,
             base,
             received: 0,
             told: 0,
-            ahead: 0,
             settle: None,
         }
     }
 
     /// An event told of `n` losses: they need not be told again when the count shows them.
-    fn told_by_event(&mut self, n: u64) -> u64 {
+    pub(super) fn told_by_event(&mut self, n: u64) -> u64 {
         self.told += n;
-        self.ahead += n;
         n
     }
 
     /// The channel is empty, and `counted` was read before it was found so: how many losses are
     /// certain now and were not told.
-    fn close(&mut self, counted: u64, cx: &mut Context<'_>) -> u64 {
+    pub(super) fn close(&mut self, counted: u64, cx: &mut Context<'_>) -> u64 {
         let missing = counted.saturating_sub(self.base + self.received);
         let mut certain = missing.saturating_sub(1);
         if missing > self.told {
@@ -238,5 +234,11 @@ impl Ledger {
         let new = certain.saturating_sub(self.told);
         self.told += new;
         new
+    }
+
+    /// Whether the last counted message may still come.
+    #[cfg(test)]
+    pub(super) fn is_settling(&self) -> bool {
+        self.settle.is_some()
     }
 }
