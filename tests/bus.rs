@@ -190,6 +190,11 @@ fn other_nodes_messages_come_in_the_order_of_sending(rig: &dyn Rig) {
     let numbers = recorder.messages().into_iter().skip(1);
     let numbers = numbers.map(|(_, it)| u32::from_le_bytes(it.try_into().unwrap()));
     assert!(numbers.eq(0..5_000), "in order, each once");
+    assert_eq!(
+        (receiver.status().lost, recorder.events()),
+        (0, Vec::new()),
+        "none told as lost"
+    );
 }
 
 fn only_what_matches_is_delivered(rig: &dyn Rig) {

@@ -85,15 +85,20 @@ fn a_message_that_is_counted_early_is_no_loss() {
 }
 
 #[test]
-fn what_an_event_told_is_not_told_again() {
+fn a_loss_is_told_once_whether_counted_or_heard_of_first() {
     block_on(async {
         let mut ledger = Ledger::new(0, 0);
-        assert_eq!(ledger.told_by_event(3), 3);
+        assert_eq!(ledger.hear(3), 3);
+        assert_eq!(
+            settle(&mut ledger, 5).await,
+            1,
+            "heard of before it was counted"
+        );
         assert_eq!(settle(&mut ledger, 5).await, 1);
-        assert_eq!(settle(&mut ledger, 5).await, 1);
-        assert_eq!(ledger.told_by_event(2), 2);
-        assert_eq!(settle(&mut ledger, 7).await, 0);
-        assert_eq!(settle(&mut ledger, 9).await, 1);
+        assert_eq!(ledger.hear(2), 0, "counted before it was heard of");
+        assert_eq!(settle(&mut ledger, 5).await, 0);
+        assert_eq!(ledger.hear(1), 1);
+        assert_eq!(settle(&mut ledger, 6).await, 0);
     });
 }
 
