@@ -353,8 +353,16 @@ fn a_callers_client_outlives_the_bus_and_its_events_are_tapped() {
         async {}
     });
     let client = runtime.block_on(options.connect(server.url())).unwrap();
+    let builder = NatsBus::builder().events(tap.clone());
+    let other = runtime.block_on(builder.client(client.clone())).unwrap();
     let builder = NatsBus::builder().events(tap);
     let bus = runtime.block_on(builder.client(client.clone())).unwrap();
+    // Another bus on the same client ends by itself.
+    other.close();
+    assert_eq!(
+        (other.status().link, bus.status().link),
+        (Link::Closed, Link::Up)
+    );
     let recorder = Recorder::new();
     let _subscription = bus.subscribe(&pattern("p.>"), recorder.inbox()).unwrap();
     let mut publisher = bus.publisher();
