@@ -119,6 +119,22 @@ impl NatsServer {
     /// SIGSTOP: the kernel still takes what clients send.
     pub fn stop(&self) {
         self.signal("STOP");
+        // The signal is on its way when `kill` returns: wait until every thread stands.
+        let deadline = Instant::now() + PATIENCE;
+        while !self.stands() {
+            assert!(Instant::now() < deadline, "the server does not stop");
+            thread::yield_now();
+        }
+    }
+
+    fn stands(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        tasks.expect("its threads").flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which stands in brackets.
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, state)| state.starts_with('T'))
+        })
     }
 
     /// SIGCONT.
