@@ -5,4 +5,5 @@ pub mod cache;
 pub mod caches;
 pub mod coherent;
 pub mod fence;
+pub mod subject;
 pub mod target;
