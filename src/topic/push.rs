@@ -10,6 +10,9 @@ use super::{Attached, Topic};
 use crate::mailbox::{Delivered, Mailbox};
 use crate::sync::{Ordering::Relaxed, order, panics::contain};
 
+/// Subscribers of a full chunk.
+const CHUNK: u32 = 64;
+
 /// The payload comes back: the topic could not be pushed to.
 #[derive(Debug)]
 pub(crate) enum Busy<T> {
@@ -55,6 +58,8 @@ struct Cursor {
     unvisited: u64,
     pushed: Pushed,
     sleepers: bool,
+    /// Where the wakes go on, once they have begun.
+    waking: Option<Sleepers>,
 }
 
 // SAFETY: a walk is its topic's holder wherever it goes; it carries a `T` and the topic's pointer.
@@ -64,6 +69,46 @@ where
     T: Send,
     A: Attached,
 {
+}
+
+/// Chunks whose sleepers are still to be woken.
+#[derive(Clone, Copy)]
+struct Sleepers {
+    chunk: Option<NonNull<Chunk>>,
+    left: u32,
+}
+
+impl Sleepers {
+    /// Takes the wakers of at most so many chunks. The caller holds the turn of a topic that lives.
+    fn take_sleepers(&mut self, wakers: &mut Wakers, chunks: u32) {
+        let stop = self.left.saturating_sub(chunks);
+        while let Some(at) = self.chunk
+            && self.left > stop
+        {
+            // SAFETY: chunks live as long as the topic.
+            let chunk = unsafe { at.as_ref() };
+            if chunk.waiting.load(Relaxed) != 0 {
+                let live = chunk.live.load(order::live_read());
+                // A bit that is not live yet stays: its receiver asks for attention itself.
+                let mut sleeping = chunk.waiting.fetch_and(!live, Relaxed) & live;
+                while sleeping != 0 {
+                    let bit = sleeping.trailing_zeros();
+                    sleeping &= sleeping - 1;
+                    // SAFETY: the bit is live, and we hold the turn.
+                    let mailbox = unsafe { Chunk::entry(at, bit) }
+                        .with(|entry| unsafe { (*entry).mailbox() });
+                    // SAFETY: a live entry's mailbox is kept by the registration until it is swept.
+                    if let Some(waker) =
+                        mailbox.and_then(|mailbox| unsafe { mailbox.as_ref() }.take_waker())
+                    {
+                        wakers.push(waker);
+                    }
+                }
+            }
+            self.chunk = chunk.next();
+            self.left -= 1;
+        }
+    }
 }
 
 impl<T, A: Attached> Topic<T, A> {
@@ -111,31 +156,14 @@ impl<T, A: Attached> Topic<T, A> {
     /// Takes the wakers of sleeping receivers. The caller holds the turn.
     #[inline(never)]
     fn take_sleepers(&self, wakers: &mut Wakers) {
-        let mut left = self.chunks_in_use.load(Relaxed);
-        let mut next = Some(self.first_chunk());
-        while let (Some(at), 1..) = (next, left) {
-            // SAFETY: chunks live as long as the topic.
-            let chunk = unsafe { at.as_ref() };
-            if chunk.waiting.load(Relaxed) != 0 {
-                let live = chunk.live.load(order::live_read());
-                // A bit that is not live yet stays: its receiver asks for attention itself.
-                let mut sleeping = chunk.waiting.fetch_and(!live, Relaxed) & live;
-                while sleeping != 0 {
-                    let bit = sleeping.trailing_zeros();
-                    sleeping &= sleeping - 1;
-                    // SAFETY: the bit is live, and we hold the turn.
-                    let mailbox = unsafe { Chunk::entry(at, bit) }
-                        .with(|entry| unsafe { (*entry).mailbox() });
-                    // SAFETY: a live entry's mailbox is kept by the registration until it is swept.
-                    if let Some(waker) =
-                        mailbox.and_then(|mailbox| unsafe { mailbox.as_ref() }.take_waker())
-                    {
-                        wakers.push(waker);
-                    }
-                }
-            }
-            next = chunk.next();
-            left -= 1;
+        self.all_chunks().take_sleepers(wakers, u32::MAX);
+    }
+
+    /// Every chunk that may have sleepers.
+    fn all_chunks(&self) -> Sleepers {
+        Sleepers {
+            chunk: Some(self.first_chunk()),
+            left: self.chunks_in_use.load(Relaxed),
         }
     }
 
@@ -251,6 +279,7 @@ where
             unvisited: u64::MAX,
             pushed: Pushed::default(),
             sleepers: false,
+            waking: None,
         };
         Ok(Self {
             topic,
@@ -275,10 +304,28 @@ where
         } = self;
         loop {
             match contain(|| cursor.deliver(topic, payload, budget)) {
-                Some(()) => return cursor.chunk.is_none(),
+                Some(()) if cursor.chunk.is_some() => return false,
+                Some(()) => break,
                 None => cursor.pushed.panicked += 1,
             }
         }
+        !cursor.sleepers || self.wake_some(budget / CHUNK)
+    }
+
+    /// Wakes the sleepers of so many chunks, and leaves no more than those of as many for the end;
+    /// true when that is so.
+    #[inline(never)]
+    fn wake_some(&mut self, chunks: u32) -> bool {
+        let chunks = chunks.max(1);
+        let (topic, cursor) = (&self.topic, &mut self.cursor);
+        let sleepers = cursor.waking.get_or_insert_with(|| topic.all_chunks());
+        if sleepers.left <= chunks {
+            return true;
+        }
+        // Who is woken now finds the push complete, and asks for no further look.
+        topic.update(order::turn_answer(), |turn| turn.with(DONE));
+        sleepers.take_sleepers(&mut Wakers::new(), chunks);
+        false
     }
 
     /// Wakes those who sleep and gives the turn back.
@@ -286,6 +333,17 @@ where
     pub(crate) fn finish(mut self) -> Pushed {
         self.leave();
         self.cursor.pushed
+    }
+
+    #[inline(never)]
+    fn wake_rest(&mut self, wakers: &mut Wakers) {
+        let topic = &self.topic;
+        let mut sleepers = self
+            .cursor
+            .waking
+            .take()
+            .unwrap_or_else(|| topic.all_chunks());
+        sleepers.take_sleepers(wakers, u32::MAX);
     }
 
     #[inline(always)]
@@ -297,13 +355,14 @@ where
         }
         let mut wakers = Wakers::new();
         if self.cursor.sleepers {
-            self.topic.take_sleepers(&mut wakers);
+            self.wake_rest(&mut wakers);
         }
         self.topic.leave(&mut wakers);
     }
 }
 
 impl Cursor {
+    /// Delivers to at most about `budget` subscribers.
     #[inline(always)]
     fn deliver<T: Clone, A>(&mut self, topic: &Topic<T, A>, payload: &mut Option<T>, budget: u32) {
         let mut budget = i64::from(budget);
