@@ -179,7 +179,7 @@ fn step(call: Call, real: &mut Real, model: &mut Model) {
             if let Some(index) = pick(index, real) {
                 let (_, closer, exact) = &mut real.subscriptions[index];
                 // What a full buffer had lost, and was not told before, goes untold.
-*exact &= closer.is_closed();
+                *exact &= closer.is_closed();
                 closer.close();
                 model.unsubscribe(index);
             }

@@ -8,7 +8,6 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use afterwrite::{Attempt, Notice, Registry, Retry, Watermark};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::*;
 
@@ -299,8 +298,11 @@ fn r7_an_asynchronous_read_is_polled_only_when_it_is_woken() {
     assert_eq!(registry.stats().shards[0].reads, 1, "one read, three polls");
 }
 
+#[cfg(feature = "tokio")]
 #[test]
 fn r7_tokio_io_works_inside_a_producer() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -223,6 +223,11 @@ fn r12_refused_while_a_refusal_waits() {
     }
     nothing(&mut subscription);
     assert_eq!(lost, 5);
+    // The shard lives: several times over, since one look may come too early.
+    for value in 0..100 {
+        queued(registry.submit("a", move |_| Some(value)));
+        assert_eq!(next(&mut subscription), changed(value));
+    }
 }
 
 #[test]

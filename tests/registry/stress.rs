@@ -246,3 +246,36 @@ fn r15_closing_from_elsewhere_under_load() {
         Arc::strong_count(&payload) == 1
     });
 }
+
+/// A receiver that never sleeps has nothing but the stamps between itself and the pusher.
+#[test]
+fn r15_a_receiver_that_only_looks_sees_whole_payloads() {
+    const PUSHES: u64 = 20_000;
+    for overflow in POLICIES {
+        let registry: Registry<[u64; 4]> = one_shard();
+        let options = SubscribeOptions::new()
+            .overflow(overflow)
+            .buffer_capacity(3);
+        let mut subscription = registry.subscribe_with("a", options).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for value in 1..=PUSHES {
+                    let _ = registry.publish("a", [value; 4]);
+                }
+            });
+            let mut counted = 0;
+            while counted + subscription.tally().merged < PUSHES {
+                match subscription.try_recv() {
+                    Ok(Notice::Changed(payload)) => {
+                        assert_eq!(payload, [payload[0]; 4]);
+                        counted += 1;
+                    }
+                    Ok(Notice::Missed { n, visible: true }) => counted += n,
+                    Ok(other) => panic!("{other:?}"),
+                    Err(TryRecvError::Empty) => std::thread::yield_now(),
+                    Err(TryRecvError::Ended) => panic!("nobody closes"),
+                }
+            }
+        });
+    }
+}
