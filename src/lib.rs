@@ -8,6 +8,8 @@
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(doctest)]
+mod auto_traits;
 pub mod bus;
 mod directory;
 mod error;

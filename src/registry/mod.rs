@@ -3,6 +3,8 @@
 mod builder;
 mod core;
 mod key;
+#[cfg(all(test, not(afterwrite_loom)))]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
