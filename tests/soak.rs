@@ -174,10 +174,10 @@ fn soak() {
     let lasts = Duration::from_secs(seconds());
     let mut memory = Vec::new();
     let churned = std::thread::scope(|scope| {
-        for sender in 0..3 {
+        let senders = [1, 2, 3].map(|sender| {
             let soak = &soak;
-            scope.spawn(move || soak.send(sender + 1));
-        }
+            scope.spawn(move || soak.send(sender))
+        });
         let churn = scope.spawn(|| soak.churn());
         let (_alive, tick) = mpsc::channel::<()>();
         let began = Instant::now();
@@ -186,6 +186,9 @@ fn soak() {
             memory.extend(resident());
         }
         soak.over.store(true, SeqCst);
+        for sender in senders {
+            sender.join().expect("it counted what it sent");
+        }
         churn.join().expect("it came and went")
     });
     soak.registry.close();

@@ -148,13 +148,18 @@ fn r18_from_several_threads_at_once() {
         let subscription = registry.subscribe("a").unwrap();
         queued(registry.submit("a", |_| None));
         std::thread::scope(|scope| {
+            let mut spawned = Vec::new();
             for _ in 0..3 {
-                scope.spawn(|| {
+                spawned.push(scope.spawn(|| {
                     registry.close();
                     // Whoever returns first, it is over.
                     assert_eq!(registry.submit("a", |_| Some(1)), Submitted::Closed);
                     assert_eq!(registry.close_timeout(Duration::ZERO), Ok(()));
-                });
+                }));
+            }
+
+            for thread in spawned {
+                thread.join().unwrap();
             }
         });
         assert_eq!(rest(subscription), [unseen(1)]);
@@ -286,9 +291,10 @@ fn r18_submitters_that_race_the_close_strand_nothing() {
         let counted = AtomicU64::new(0);
         let (tell, told) = mpsc::channel();
         std::thread::scope(|scope| {
+            let mut spawned = Vec::new();
             for submitter in 0..2 {
                 let (registry, counted, tell) = (&registry, &counted, tell.clone());
-                scope.spawn(move || {
+                spawned.push(scope.spawn(move || {
                     for n in 0u64.. {
                         let outcome = if submitter == 0 {
                             registry.submit("a", |_| Some(0))
@@ -313,10 +319,14 @@ fn r18_submitters_that_race_the_close_strand_nothing() {
                             tell.send(()).unwrap();
                         }
                     }
-                });
+                }));
             }
             told.recv_timeout(SOON).unwrap();
             registry.close();
+
+            for thread in spawned {
+                thread.join().unwrap();
+            }
         });
         let received: u64 = rest(subscription)
             .iter()

@@ -349,20 +349,22 @@ fn r23_the_oldest_deadline_stays() {
     let registry: Registry<u64> = Registry::<u64>::builder()
         .workers(1)
         .coalesce(true)
+        .queue_capacity(1 << 16)
+        .pending_per_key(1 << 15)
         .retry(Retry::backoff(Duration::from_millis(100)))
         .build()
         .unwrap();
     let mut subscription = registry.subscribe("a").unwrap();
     let began = std::time::Instant::now();
-    queued(registry.submit("a", |_| None));
     // However many take its place, the successor's budget is its first one's.
-    let mut got = subscription.recv_timeout(Duration::from_millis(1));
-    while got.is_err() {
+    let mut lost = 0;
+    while lost < 2 {
         queued(registry.submit("a", |_| None));
-        got = subscription.recv_timeout(Duration::from_millis(1));
+        match subscription.recv_timeout(Duration::from_millis(1)) {
+            Ok(Notice::Missed { n, visible: false }) => lost += n,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => assert!(began.elapsed() < SOON, "it never expires"),
+        }
     }
-    assert_eq!(got, Ok(unseen(1)));
-    assert_eq!(next(&mut subscription), unseen(1));
-    assert!(began.elapsed() < Duration::from_secs(20));
     assert!(subscription.coalesced() > 0);
 }

@@ -225,8 +225,10 @@ fn r12_refused_while_a_refusal_waits() {
     assert_eq!(lost, 5);
     // The shard lives: several times over, since one look may come too early.
     for value in 0..100 {
-        queued(registry.submit("a", move |_| Some(value)));
-        assert_eq!(next(&mut subscription), changed(value));
+        let key = format!("k{value}");
+        let mut other = registry.subscribe(&key).unwrap();
+        queued(registry.submit(&key, move |_| Some(value)));
+        assert_eq!(next(&mut other), changed(value));
     }
 }
 
@@ -283,8 +285,9 @@ fn r12_what_is_refused_at_the_end_is_told_or_closed() {
         let subscription = registry.subscribe("a").unwrap();
         let counted = AtomicU64::new(0);
         std::thread::scope(|scope| {
+            let mut spawned = Vec::new();
             for _ in 0..2 {
-                scope.spawn(|| {
+                spawned.push(scope.spawn(|| {
                     loop {
                         match registry.submit("a", |_| None) {
                             Submitted::Queued | Submitted::QueueFull => {
@@ -294,10 +297,14 @@ fn r12_what_is_refused_at_the_end_is_told_or_closed() {
                             Submitted::NoSubscribers => panic!("there is one"),
                         }
                     }
-                });
+                }));
             }
             until("it is under way", || counted.load(SeqCst) > round % 17);
             registry.close();
+
+            for thread in spawned {
+                thread.join().unwrap();
+            }
         });
         let told: u64 = rest(subscription)
             .into_iter()

@@ -217,28 +217,38 @@ fn r15_closing_from_elsewhere_under_load() {
         .unwrap();
     let payload = Arc::new(());
     std::thread::scope(|scope| {
+        let mut spawned = Vec::new();
         let (stop, stopped) = mpsc::channel::<()>();
         let (registry, payload) = (&registry, &payload);
-        scope.spawn(move || {
+        spawned.push(scope.spawn(move || {
             while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
                 let _ = registry.publish("a", payload.clone());
             }
-        });
+        }));
         for round in 0..2_000 {
             let options = SubscribeOptions::new().overflow(POLICIES[round % 3]);
             let mut subscription = registry.subscribe_with("a", options).unwrap();
             let closer = subscription.closer();
             std::thread::scope(|scope| {
-                scope.spawn(move || closer.close());
+                let mut spawned = Vec::new();
+                spawned.push(scope.spawn(move || closer.close()));
                 if round % 2 == 0 {
                     subscription.close();
                     assert_eq!(subscription.try_recv(), Err(TryRecvError::Ended));
                 } else {
                     while subscription.recv_blocking().is_some() {}
                 }
+
+                for thread in spawned {
+                    thread.join().unwrap();
+                }
             });
         }
         stop.send(()).unwrap();
+
+        for thread in spawned {
+            thread.join().unwrap();
+        }
     });
     registry.close();
     drop(registry);
@@ -258,11 +268,12 @@ fn r15_a_receiver_that_only_looks_sees_whole_payloads() {
             .buffer_capacity(3);
         let mut subscription = registry.subscribe_with("a", options).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let mut spawned = Vec::new();
+            spawned.push(scope.spawn(|| {
                 for value in 1..=PUSHES {
                     let _ = registry.publish("a", [value; 4]);
                 }
-            });
+            }));
             let mut counted = 0;
             while counted + subscription.tally().merged < PUSHES {
                 match subscription.try_recv() {
@@ -275,6 +286,10 @@ fn r15_a_receiver_that_only_looks_sees_whole_payloads() {
                     Err(TryRecvError::Empty) => std::thread::yield_now(),
                     Err(TryRecvError::Ended) => panic!("nobody closes"),
                 }
+            }
+
+            for thread in spawned {
+                thread.join().unwrap();
             }
         });
     }

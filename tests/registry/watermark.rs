@@ -78,12 +78,17 @@ fn w2_advances_race_submits() {
     let view = Watermark::new(0);
     let mut subscription = registry.subscribe("a").unwrap();
     std::thread::scope(|scope| {
-        scope.spawn(|| (1..=2_000).for_each(|position| drop(view.advance(position))));
-        scope.spawn(|| {
+        let mut spawned = Vec::new();
+        spawned.push(scope.spawn(|| (1..=2_000).for_each(|position| drop(view.advance(position)))));
+        spawned.push(scope.spawn(|| {
             for position in 1..=2_000 {
                 queued(registry.submit_at("a", view.reached(position), position));
             }
-        });
+        }));
+
+        for thread in spawned {
+            thread.join().unwrap();
+        }
     });
     for position in 1..=2_000 {
         assert_eq!(next(&mut subscription), changed(position));
