@@ -243,6 +243,18 @@ impl<T> Mailbox<T> {
 }
 
 impl Header {
+    /// For the models: every use of the mailbox by another thread happened before this.
+    #[cfg(afterwrite_loom)]
+    fn assert_exclusive(&mut self) {
+        self.next.with_mut(|_| ());
+        self.refs.with_mut(|_| ());
+        self.head.with_mut(|_| ());
+        self.position.with_mut(|_| ());
+        self.state.with_mut(|_| ());
+        self.waker_state.with_mut(|_| ());
+        self.waker.with_mut(|_| ());
+    }
+
     fn shape(&self) -> (Cells, usize) {
         let capacity = usize::from(self.capacity & !EVICTING);
         if self.capacity & EVICTING != 0 {
@@ -273,6 +285,11 @@ impl<T> Drop for Mailbox<T> {
     fn drop(&mut self) {
         if self.header().refs.fetch_sub(1, order::refs_drop()) != 1 {
             return;
+        }
+        // SAFETY: the last reference.
+        #[cfg(afterwrite_loom)]
+        unsafe {
+            self.header.as_mut().assert_exclusive();
         }
         let (cells, capacity) = self.header().shape();
         // SAFETY: the last reference. Both the receiver and the topic gave theirs up, and each set
