@@ -192,9 +192,10 @@ impl<T> Mailbox<T> {
         self.header().state.load(Relaxed) & CLOSED != 0
     }
 
-    /// Raises the closed bit; true for the one caller that raised it.
+    /// Raises the closed bit; true for the one caller that raised it. The receiver sees it by the
+    /// waker that is taken next, and by every later push.
     pub(crate) fn close(&self) -> bool {
-        self.header().state.fetch_or(CLOSED, order::close_raise()) & CLOSED == 0
+        self.header().state.fetch_or(CLOSED, Relaxed) & CLOSED == 0
     }
 
     /// No push can touch the mailbox any more. Drops the payloads if the receiver is done.

@@ -190,17 +190,18 @@ fn drop_against_closer() {
 }
 
 /// Property: a push that is asked to sweep finds every mailbox that was retired under it, also the one
-/// listed while it answers for the one before. Two threads: pusher, owner of both.
+/// listed while it answers for the one before. Two threads: the push, which has begun; owner of both.
 #[test]
 fn two_closes_under_a_push() {
     model(|| {
         let topic = topic();
         let first = Subscriber::new(&topic, Overflow::DropNewest, 1);
         let second = Subscriber::new(&topic, Overflow::DropNewest, 1);
-        let pusher = {
-            let topic = topic.clone();
-            thread::spawn(move || push(&topic, 1))
-        };
+        let mut walk = super::walk(&topic, 1);
+        let pusher = thread::spawn(move || {
+            while !walk.step(2) {}
+            walk.finish();
+        });
         drop(first);
         drop(second);
         pusher.join().unwrap();

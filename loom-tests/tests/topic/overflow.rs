@@ -36,6 +36,30 @@ fn three_pushes(overflow: Overflow, capacity: u16) {
     });
 }
 
+/// Property: a record is written again only after the receiver that gave it back has read it. Two
+/// threads: pusher, receiver; the first push comes before both.
+#[test]
+fn records_change_hands() {
+    model(|| {
+        let topic = topic();
+        let mut subscriber = Subscriber::new(&topic, Overflow::DropOldest, 1);
+        push(&topic, 1);
+        let pusher = {
+            let topic = topic.clone();
+            thread::spawn(move || {
+                for value in 2..=4 {
+                    push(&topic, value);
+                }
+            })
+        };
+        subscriber.look();
+        subscriber.look();
+        pusher.join().unwrap();
+        subscriber.drain().assert_accounts_for(4..=4);
+        assert!(subscriber.got().ends_with(&[4]));
+    });
+}
+
 #[test]
 fn drop_newest_of_one() {
     three_pushes(Overflow::DropNewest, 1);
