@@ -47,14 +47,15 @@ fn push_against_drop(overflow: Overflow) {
         let topic = topic();
         let mut subscriber = Subscriber::new(&topic, overflow, 2);
         let memory = subscriber.receiver().closer();
-        let pusher = {
-            let topic = topic.clone();
-            thread::spawn(move || (push(&topic, 1), push(&topic, 2)))
-        };
-        subscriber.look();
-        drop(subscriber);
-        pusher.join().unwrap();
-        assert_eq!(push(&topic, 3), 0);
+        push(&topic, 1);
+        let owner = thread::spawn(move || {
+            subscriber.look();
+            drop(subscriber);
+        });
+        push(&topic, 2);
+        push(&topic, 3);
+        owner.join().unwrap();
+        assert_eq!(push(&topic, 4), 0);
         assert_eq!(Payload::alive(), 0);
         drop(memory);
     });
