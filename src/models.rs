@@ -12,6 +12,7 @@ use crate::topic::{self, Attached, Busy, Next, Refused, Tally};
 pub use crate::mailbox::Overflow;
 pub use crate::sync::mutant;
 pub use crate::sync::order::ROLES;
+pub use crate::topic::faults::ALL as STEPS;
 
 /// Counts the rings that a shard asked for.
 #[derive(Debug, Default)]

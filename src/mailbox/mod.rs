@@ -199,9 +199,10 @@ impl<T> Mailbox<T> {
         self.header().state.load(Relaxed) & CLOSED != 0
     }
 
-    /// Raises the closed bit; true for the one caller that raised it.
+    /// Raises the closed bit; true for the one caller that raised it. The receiver sees it by the
+    /// waker that is taken next, and by every later push.
     pub(crate) fn close(&self) -> bool {
-        self.header().state.fetch_or(CLOSED, order::close_raise()) & CLOSED == 0
+        self.header().state.fetch_or(CLOSED, Relaxed) & CLOSED == 0
     }
 
     /// No push can touch the mailbox any more. Drops the payloads if the receiver is done.
@@ -250,6 +251,19 @@ impl<T> Mailbox<T> {
 }
 
 impl Header {
+    /// For the models: every use of the mailbox by another thread happened before this.
+    #[cfg(afterwrite_loom)]
+    fn assert_exclusive(&mut self) {
+        self.next.with_mut(|_| ());
+        self.refs.with_mut(|_| ());
+        self.place.with_mut(|_| ());
+        self.ledger.with_mut(|_| ());
+        self.position.with_mut(|_| ());
+        self.state.with_mut(|_| ());
+        self.waker_state.with_mut(|_| ());
+        self.waker.with_mut(|_| ());
+    }
+
     fn shape(&self) -> (Cells, usize) {
         let capacity = usize::from(self.capacity & !EVICTING);
         if self.capacity & EVICTING != 0 {
@@ -320,6 +334,11 @@ impl<T> Drop for Mailbox<T> {
     fn drop(&mut self) {
         if self.header().refs.fetch_sub(1, order::refs_drop()) != 1 {
             return;
+        }
+        // SAFETY: the last reference.
+        #[cfg(afterwrite_loom)]
+        unsafe {
+            self.header.as_mut().assert_exclusive();
         }
         let (cells, capacity) = self.header().shape();
         // SAFETY: the last reference. Both the receiver and the topic gave theirs up, and each set

@@ -40,6 +40,7 @@
 //! empty. [`Turn`] tells the flags, [`chunk`] the layout of the walk.
 
 mod chunk;
+pub(crate) mod faults;
 mod first;
 mod push;
 mod receiver;
@@ -61,6 +62,7 @@ use crate::sync::{
 };
 
 use chunk::{Chunk, FirstChunk};
+use faults::{bits_without, planted};
 use turn::{ATTN, DONE, HELD, OWED, SHUT, SWEEP, Turn};
 
 pub(crate) use first::FirstNotice;
@@ -234,7 +236,12 @@ impl<T, A: Attached> Topic<T, A> {
         topic.subscribers.fetch_add(1, Relaxed);
         drop(writers);
         drop(swept);
-        let receiver = Receiver::new(topic.clone(), mine, chunk, overflow, before, joined, lost);
+        let begin = if planted(faults::BEGIN_AFTER_LIVE) {
+            joined
+        } else {
+            before
+        };
+        let receiver = Receiver::new(topic.clone(), mine, chunk, overflow, begin, joined, lost);
         if joined.has(SHUT) {
             // Dropping the receiver takes the registration back.
             return Err(Refused::Shut);
@@ -255,23 +262,25 @@ impl<T, A: Attached> Topic<T, A> {
         let chunk = writers.chunk(self.first_chunk(), number);
         // SAFETY: chunks live as long as the topic.
         let chunk = unsafe { chunk.as_ref() };
-        chunk.live.fetch_and(!(1 << bit), Relaxed);
+        let live = bits_without(faults::CLOSE_LEAVES_LIVE, 1 << bit);
+        chunk.live.fetch_and(!live, Relaxed);
         chunk.waiting.fetch_and(!(1 << bit), Relaxed);
         self.subscribers.fetch_sub(1, Relaxed);
         let mut listed = false;
+        let held = |turn: Turn| turn.has(HELD) && !planted(faults::CLOSE_IGNORES_HOLDER);
         let (_, turn) = self.update(order::turn_retire(), |turn| {
-            if !turn.has(HELD) {
+            if !held(turn) {
                 return turn;
             }
             if !listed {
                 listed = true;
                 self.put(&self.retired, mailbox.as_ptr(), order::retired_put());
             }
-            turn.with(SWEEP)
+            turn.with(bits_without(faults::CLOSE_ASKS_FOR_NO_SWEEP, SWEEP))
         });
         // Listed and then free after all: either the last holder found it on the list, or it is
         // the only one there, since every earlier closer's `SWEEP` was answered before the leave.
-        let quiet = !turn.has(HELD)
+        let quiet = !held(turn)
             && (!listed
                 || !self
                     .retired
@@ -339,7 +348,7 @@ impl<T, A: Attached> Topic<T, A> {
         self.owed.fetch_add(n, Relaxed);
         let (before, _) = self.update(order::turn_owe(), |turn| {
             if turn.has(HELD) {
-                turn.with(OWED)
+                turn.with(bits_without(faults::LOSS_WITHOUT_FLAG, OWED))
             } else {
                 turn.with(HELD | DONE | OWED)
             }

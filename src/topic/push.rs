@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 
 use super::chunk::Chunk;
+use super::faults::{LEAVE_WITHOUT_ATTENTION, planted};
 use super::sleepers::Sleepers;
 use super::turn::{ATTN, DONE, HELD, MORE, OWED, SHUT, SWEEP, Stamp, Turn};
 use super::wakers::Wakers;
@@ -231,7 +232,7 @@ impl<T, A: Attached> Topic<T, A> {
                 }
             } else if now.has(OWED) {
                 self.settle_owed(now, wakers);
-            } else if now.has(ATTN) {
+            } else if now.has(ATTN) && !planted(LEAVE_WITHOUT_ATTENTION) {
                 let answered = now.without(ATTN).with(DONE);
                 if self.exchange(now, answered, order::turn_answer()).is_ok() {
                     self.take_sleepers(wakers);

@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 use std::task::Waker;
 
 use super::chunk::{self, Chunk};
+use super::faults::{self, planted};
 use super::turn::{ATTN, HELD, SHUT, Turn};
 use super::{Attached, FirstNotice, Topic};
 use crate::mailbox::{Flags, Ledger, Mailbox, Overflow, Place};
@@ -321,7 +322,7 @@ impl<T, A: Attached> Receiver<T, A> {
         let turn = self.topic.load(order::turn_read());
         if turn.completed() > self.place().last {
             // Delivered between the two looks? Then it is here now: the turn was read with Acquire.
-            if self.peek().is_some() {
+            if self.peek().is_some() && !planted(faults::MISS_AFTER_ONE_LOOK) {
                 return None;
             }
             // Closed before those pushes? Then that shows by now as well, and they are not missed.
@@ -334,7 +335,8 @@ impl<T, A: Attached> Receiver<T, A> {
             }
         }
         // Whoever holds the turn may yet count losses, or fill the first notice.
-        if turn.has(SHUT) && !turn.has(HELD) {
+        let held = turn.has(HELD) && !planted(faults::END_WHILE_HELD);
+        if turn.has(SHUT) && !held {
             // The first notice was filled before the end, or never will be.
             if self
                 .first
@@ -359,6 +361,9 @@ impl<T, A: Attached> Receiver<T, A> {
         unsafe { self.chunk.as_ref() }
             .waiting
             .fetch_or(1 << bit, Relaxed);
+        if planted(faults::SLEEP_WITHOUT_TURN) {
+            return self.next();
+        }
         self.topic.update(order::turn_wait(), |turn| {
             // Past the deliveries a holder concerns only those who wait for the end.
             if turn.in_flight() || (turn.has(SHUT) && turn.has(HELD)) {
@@ -367,6 +372,9 @@ impl<T, A: Attached> Receiver<T, A> {
                 turn
             }
         });
+        if planted(faults::SLEEP_WITHOUT_LOOK) {
+            return Next::Empty;
+        }
         self.next()
     }
 

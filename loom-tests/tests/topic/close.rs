@@ -47,14 +47,15 @@ fn push_against_drop(overflow: Overflow) {
         let topic = topic();
         let mut subscriber = Subscriber::new(&topic, overflow, 2);
         let memory = subscriber.receiver().closer();
-        let pusher = {
-            let topic = topic.clone();
-            thread::spawn(move || (push(&topic, 1), push(&topic, 2)))
-        };
-        subscriber.look();
-        drop(subscriber);
-        pusher.join().unwrap();
-        assert_eq!(push(&topic, 3), 0);
+        push(&topic, 1);
+        let owner = thread::spawn(move || {
+            subscriber.look();
+            drop(subscriber);
+        });
+        push(&topic, 2);
+        push(&topic, 3);
+        owner.join().unwrap();
+        assert_eq!(push(&topic, 4), 0);
         assert_eq!(Payload::alive(), 0);
         drop(memory);
     });
@@ -190,17 +191,18 @@ fn drop_against_closer() {
 }
 
 /// Property: a push that is asked to sweep finds every mailbox that was retired under it, also the one
-/// listed while it answers for the one before. Two threads: pusher, owner of both.
+/// listed while it answers for the one before. Two threads: the push, which has begun; owner of both.
 #[test]
 fn two_closes_under_a_push() {
     model(|| {
         let topic = topic();
         let first = Subscriber::new(&topic, Overflow::DropNewest, 1);
         let second = Subscriber::new(&topic, Overflow::DropNewest, 1);
-        let pusher = {
-            let topic = topic.clone();
-            thread::spawn(move || push(&topic, 1))
-        };
+        let mut walk = super::walk(&topic, 1);
+        let pusher = thread::spawn(move || {
+            while !walk.step(2) {}
+            walk.finish();
+        });
         drop(first);
         drop(second);
         pusher.join().unwrap();

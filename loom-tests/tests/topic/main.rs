@@ -8,6 +8,7 @@
 #![cfg(afterwrite_loom)]
 
 mod close;
+mod faults;
 mod first;
 mod loss;
 mod overflow;

@@ -12,18 +12,18 @@ fn three_pushes(overflow: Overflow, capacity: u16) {
     model(move || {
         let topic = topic();
         let mut subscriber = Subscriber::new(&topic, overflow, capacity);
-        let pusher = {
-            let topic = topic.clone();
-            thread::spawn(move || {
-                for value in 1..=3 {
-                    push(&topic, value);
-                }
-            })
-        };
-        for _ in 0..2 {
-            subscriber.look();
+        // The pusher is the main thread: the checker remembers one last access of an atomic, and a
+        // receiver that runs first would hide its own looks.
+        let receiver = thread::spawn(move || {
+            for _ in 0..2 {
+                subscriber.look();
+            }
+            subscriber
+        });
+        for value in 1..=3 {
+            push(&topic, value);
         }
-        pusher.join().unwrap();
+        let mut subscriber = receiver.join().unwrap();
         subscriber.drain().assert_accounts_for(3..=3);
         if overflow == Overflow::DropNewest {
             assert!(subscriber.got().starts_with(&[1]));
@@ -33,6 +33,30 @@ fn three_pushes(overflow: Overflow, capacity: u16) {
         if overflow == Overflow::Conflate {
             assert_eq!(subscriber.missed(), 0);
         }
+    });
+}
+
+/// Property: a record is written again only after the receiver that gave it back has read it. Two
+/// threads: pusher, receiver; the first push comes before both.
+#[test]
+fn records_change_hands() {
+    model(|| {
+        let topic = topic();
+        let mut subscriber = Subscriber::new(&topic, Overflow::DropOldest, 1);
+        push(&topic, 1);
+        let pusher = {
+            let topic = topic.clone();
+            thread::spawn(move || {
+                for value in 2..=4 {
+                    push(&topic, value);
+                }
+            })
+        };
+        subscriber.look();
+        subscriber.look();
+        pusher.join().unwrap();
+        subscriber.drain().assert_accounts_for(4..=4);
+        assert!(subscriber.got().ends_with(&[4]));
     });
 }
 

@@ -102,23 +102,24 @@ fn last_unsubscribe_against_subscribe_under_a_push() {
     });
 }
 
-/// Property: an entry that a sweep gave back is handed over whole: what the sweeping push knew of it
-/// is the next owner's. The receiver that goes reads first, so that the entry's counts differ from
-/// a new one's. Two threads: pusher, the one who goes and comes twice.
+/// Property: an entry that a sweep gave back is used again only after the sweeping push is done with
+/// it. Two threads: pusher, the one who goes and comes twice.
 #[test]
 fn a_swept_entry_is_used_again() {
     model(|| {
         let topic = topic();
         let old = Subscriber::new(&topic, Overflow::DropNewest, 1);
-        let pusher = {
+        let going = {
             let topic = topic.clone();
-            thread::spawn(move || push(&topic, 1))
+            thread::spawn(move || {
+                drop(old);
+                let next = Subscriber::new(&topic, Overflow::DropNewest, 1);
+                drop(next);
+                Subscriber::new(&topic, Overflow::DropNewest, 2)
+            })
         };
-        drop(old);
-        let next = Subscriber::new(&topic, Overflow::DropNewest, 1);
-        drop(next);
-        let mut last = Subscriber::new(&topic, Overflow::DropNewest, 2);
-        pusher.join().unwrap();
+        push(&topic, 1);
+        let mut last = going.join().unwrap();
         assert_eq!(push(&topic, 2), 1);
         assert_is_the_end_of(last.drain(), 2);
         assert_eq!(topic.subscribers(), 1);
