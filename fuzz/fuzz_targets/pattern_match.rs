@@ -31,17 +31,24 @@ fuzz_target!(|input: &str| {
 
     let literal = !subject.iter().any(|token| matches!(*token, "*" | ">"));
     let is_subject = well_formed(&subject) && literal && subject_text.len() <= MAX;
-    assert_eq!(Subject::new(subject_text).is_ok(), is_subject, "{subject_text:?}");
+    assert_eq!(
+        Subject::new(subject_text).is_ok(),
+        is_subject,
+        "{subject_text:?}"
+    );
 
     let (_, init) = tokens.split_last().expect("at least one token");
-    let is_pattern =
-        well_formed(&tokens) && !init.contains(&">") && pattern_text.len() <= MAX;
+    let is_pattern = well_formed(&tokens) && !init.contains(&">") && pattern_text.len() <= MAX;
     let pattern = Pattern::new(pattern_text);
     assert_eq!(pattern.is_ok(), is_pattern, "{pattern_text:?}");
 
     if let Ok(pattern) = pattern {
         // A subject with an empty token reaches nobody.
         let wanted = !subject.contains(&"") && matches(&tokens, &subject);
-        assert_eq!(pattern.matches(subject_text), wanted, "{pattern_text:?} {subject_text:?}");
+        assert_eq!(
+            pattern.matches(subject_text),
+            wanted,
+            "{pattern_text:?} {subject_text:?}"
+        );
     }
 });

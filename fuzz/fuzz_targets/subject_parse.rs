@@ -45,7 +45,10 @@ fn naive(subject: &str) -> Option<Naive> {
     while let Some(byte) = bytes.next() {
         if byte == b'%' {
             let pair = [bytes.next()?, bytes.next()?];
-            if pair.iter().any(|it| !matches!(it, b'0'..=b'9' | b'A'..=b'F')) {
+            if pair
+                .iter()
+                .any(|it| !matches!(it, b'0'..=b'9' | b'A'..=b'F'))
+            {
                 return None;
             }
             let pair = std::str::from_utf8(&pair).ok()?;
@@ -61,7 +64,9 @@ fn naive(subject: &str) -> Option<Naive> {
         }
     }
     let id = String::from_utf8(decoded).ok()?;
-    (1..=1024).contains(&id.len()).then_some(Naive::One(entity, id))
+    (1..=1024)
+        .contains(&id.len())
+        .then_some(Naive::One(entity, id))
 }
 
 fn check(subject: &str) {
@@ -81,7 +86,11 @@ fn check(subject: &str) {
         ),
         Ok(Address::Batch { entity }) => (
             Some(Naive::Batch(entity.as_str().into())),
-            PREFIX.topic(&entity.to_entity()).batch().as_str().to_owned(),
+            PREFIX
+                .topic(&entity.to_entity())
+                .batch()
+                .as_str()
+                .to_owned(),
         ),
         Ok(Address::Control { incarnation }) => (
             Some(Naive::Control(*incarnation)),
