@@ -12,7 +12,7 @@ mod woken;
 
 pub use faults::{faulted, passes};
 pub use payload::Payload;
-pub use subscriber::Subscriber;
+pub use subscriber::{Sleep, Subscriber};
 pub use woken::Woken;
 
 /// Explores `f`, with at most two preemptions or as many as `LOOM_MAX_PREEMPTIONS` says, and

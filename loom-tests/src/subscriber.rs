@@ -1,12 +1,13 @@
 //! A receiver whose ledger is kept: what it got, in which order, and what it was told it missed.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use afterwrite::models::{Found, Receiver, Topic};
 use afterwrite::{Overflow, Tally};
 
-use crate::Payload;
+use crate::{Payload, Woken};
 
 /// A receiver and its ledger.
 #[derive(Debug)]
@@ -148,6 +149,32 @@ impl Subscriber {
         assert!(
             self.got.is_sorted_by(|a, b| a < b),
             "out of order: {self:?}"
+        );
+    }
+}
+
+/// A receiver that looked, left a waker and looked again. It costs the checker less than a wait.
+#[derive(Debug)]
+pub struct Sleep {
+    woken: Arc<Woken>,
+    waits: bool,
+}
+
+impl Sleep {
+    /// The subscriber looks; if there is nothing it leaves a waker.
+    pub fn begin(subscriber: &mut Subscriber) -> Self {
+        let (woken, waker) = Woken::pair();
+        let waits = subscriber.look_or_wait(&waker);
+        Self { woken, waits }
+    }
+
+    /// The others are done: if there is something now, or the end, the one who waits was woken.
+    #[track_caller]
+    pub fn assert_woken_if_any(&self, subscriber: &mut Subscriber) {
+        let any = subscriber.look() || subscriber.ended();
+        assert!(
+            !(self.waits && any) || self.woken.times() > 0,
+            "a lost wake-up: {subscriber:?}"
         );
     }
 }

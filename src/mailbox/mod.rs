@@ -25,11 +25,11 @@
 //! | none                | lives        | may write     | both, by the stamps                  |
 //! | `CLOSED`            | lives        | one may write | both; the receiver only to drop them |
 //! | `CLOSED, QUIET`     | lives        | none ever     | the receiver                         |
-//! | `CLOSED, DETACHED`  | is gone      | one may write | the pusher                           |
-//! | all three           | is gone      | none ever     | whoever set the later bit: it drains |
+//! | `CLOSED, DETACHED`  | is done      | one may write | the pusher                           |
+//! | all three           | is done      | none ever     | whoever set the later bit: it drains |
 //!
 //! `QUIET` is set once the turn proves that no push can see the mailbox any more (see
-//! [`crate::topic`]); `DETACHED` when the receiver has gone. Each is set by one read-modify-write on
+//! [`crate::topic`]); `DETACHED` when the receiver takes nothing any more. Each is set by one read-modify-write on
 //! the same word, so exactly one of the two finds the other bit set, and that one drops what is left.
 
 mod evict;
@@ -204,7 +204,7 @@ impl<T> Mailbox<T> {
         self.header().state.fetch_or(CLOSED, order::close_raise()) & CLOSED == 0
     }
 
-    /// No push can touch the mailbox any more. Drops the payloads if the receiver has gone.
+    /// No push can touch the mailbox any more. Drops the payloads if the receiver is done.
     ///
     /// # Safety
     /// The turn proved it, and this is called once.
@@ -213,7 +213,7 @@ impl<T> Mailbox<T> {
         unsafe { self.settle(QUIET, DETACHED) }
     }
 
-    /// The receiver has gone. Drops the payloads if no push can touch the mailbox any more.
+    /// The receiver is done. Drops the payloads if no push can touch the mailbox any more.
     ///
     /// # Safety
     /// The caller is the receiver, and takes nothing afterwards.

@@ -33,6 +33,8 @@ impl Flags {
     pub(crate) const FIRST: Self = Self(1 << 2);
     /// Nothing comes any more.
     pub(crate) const ENDED: Self = Self(1 << 3);
+    /// The receiver left the mailbox to the pusher.
+    pub(crate) const DETACHED: Self = Self(1 << 4);
 
     #[inline(always)]
     pub(crate) fn has(self, flag: Self) -> bool {
@@ -115,7 +117,13 @@ mod tests {
 
     #[test]
     fn flags_are_apart() {
-        let all = [Flags::EVICTING, Flags::CONFLATE, Flags::FIRST, Flags::ENDED];
+        let all = [
+            Flags::EVICTING,
+            Flags::CONFLATE,
+            Flags::FIRST,
+            Flags::ENDED,
+            Flags::DETACHED,
+        ];
         for (index, &flag) in all.iter().enumerate() {
             let mut flags = Flags::NONE;
             flags.set(flag);

@@ -519,7 +519,8 @@ where
 {
     #[inline(always)]
     fn drop(&mut self) {
-        self.topic
-            .leave_after(self.cursor.ticket, self.cursor.sleepers);
+        // Who was not reached has a loss to learn of.
+        let sleepers = self.cursor.sleepers || self.cursor.chunk.is_some();
+        self.topic.leave_after(self.cursor.ticket, sleepers);
     }
 }

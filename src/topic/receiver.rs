@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::task::Waker;
 
 use super::chunk::{self, Chunk};
-use super::turn::{ATTN, OWED, SHUT, Turn};
+use super::turn::{ATTN, HELD, SHUT, Turn};
 use super::{Attached, FirstNotice, Topic};
 use crate::mailbox::{Flags, Ledger, Mailbox, Overflow, Place};
 use crate::sync::{Arc, Ordering::Relaxed, order};
@@ -209,7 +209,7 @@ impl<T, A: Attached> Receiver<T, A> {
         loop {
             let peeked = self.peek();
             if self.first.is_some()
-                && let Some(next) = self.take_first(peeked.map(|p| p.ticket))
+                && let Some(next) = self.take_first(peeked)
             {
                 return next;
             }
@@ -233,14 +233,23 @@ impl<T, A: Attached> Receiver<T, A> {
         }
     }
 
-    /// The first notice, if it stands before the payload of `ticket` (or before everything).
-    fn take_first(&mut self, ticket: Option<u64>) -> Option<Next<T>> {
-        let first = self.first.as_ref()?;
-        let after = first.after()?;
+    /// The first notice, if it stands before the payload that was found (or before everything), or
+    /// the losses before it.
+    fn take_first(&mut self, found: Option<Peeked>) -> Option<Next<T>> {
+        let after = self.first.as_ref()?.after()?;
         // What came before it may have come between the caller's look and ours.
-        let ticket = ticket.or_else(|| self.peek().map(|found| found.ticket));
-        if ticket.is_some_and(|ticket| ticket <= after) {
+        let found = found.or_else(|| self.peek());
+        if found.is_some_and(|found| found.ticket <= after) {
             return None;
+        }
+        let conflate = self.flags().has(Flags::CONFLATE);
+        let missed = match found {
+            // Which of the tickets before the payload were lost, it does not say.
+            Some(found) if conflate && after > self.place().last => self.gap_before(found),
+            _ => self.account_lost(after),
+        };
+        if missed.is_some() {
+            return missed;
         }
         let first = self.first.take()?;
         self.place().flags.clear(Flags::FIRST);
@@ -264,6 +273,18 @@ impl<T, A: Attached> Receiver<T, A> {
         ledger.missed += missed;
         self.place().stand_at(to);
         (missed > 0).then_some(Next::Missed { n: missed, visible })
+    }
+
+    /// Accounts for the tickets up to `to`, all of which were lost.
+    fn account_lost(&mut self, to: u64) -> Option<Next<T>> {
+        self.pass_overlapped(to);
+        let missed = to.saturating_sub(self.place().last);
+        if missed == 0 {
+            return None;
+        }
+        let ledger = self.ledger();
+        ledger.lost = ledger.lost.wrapping_add(missed);
+        self.account(to, missed)
     }
 
     /// The tickets before the payload that was found.
@@ -302,15 +323,17 @@ impl<T, A: Attached> Receiver<T, A> {
             if self.peek().is_some() {
                 return None;
             }
-            self.pass_overlapped(turn.completed());
-            let missed = turn.completed() - self.place().last;
-            let ledger = self.ledger();
-            ledger.lost = ledger.lost.wrapping_add(missed);
-            if let Some(missed) = self.account(turn.completed(), missed) {
+            // Closed before those pushes? Then that shows by now as well, and they are not missed.
+            if self.mailbox.is_closed() {
+                self.discard();
+                return Some(Next::Ended);
+            }
+            if let Some(missed) = self.account_lost(turn.completed()) {
                 return Some(missed);
             }
         }
-        if turn.has(SHUT) && !turn.in_flight() && !turn.has(OWED) {
+        // Whoever holds the turn may yet count losses, or fill the first notice.
+        if turn.has(SHUT) && !turn.has(HELD) {
             // The first notice was filled before the end, or never will be.
             if self
                 .first
@@ -336,7 +359,8 @@ impl<T, A: Attached> Receiver<T, A> {
             .waiting
             .fetch_or(1 << bit, Relaxed);
         self.topic.update(order::turn_wait(), |turn| {
-            if turn.in_flight() {
+            // Past the deliveries a holder concerns only those who wait for the end.
+            if turn.in_flight() || (turn.has(SHUT) && turn.has(HELD)) {
                 turn.with(ATTN)
             } else {
                 turn
@@ -350,8 +374,9 @@ impl<T, A: Attached> Receiver<T, A> {
         drop(self.mailbox.header().take_waker());
     }
 
-    /// Ends the subscription, and drops what it has not read; true if it had not been ended before.
-    /// Takes the writers' lock, waits for no push.
+    /// Ends the subscription, drops what it has not read, and leaves what a push under way still
+    /// delivers to that push; true if it had not been ended before. Takes the writers' lock, waits
+    /// for no push.
     pub(crate) fn close(&mut self) -> bool {
         let until = self.topic.retire(&self.mailbox);
         if !self.has_ended() {
@@ -378,6 +403,16 @@ impl<T, A: Attached> Receiver<T, A> {
             self.place().stand_at(found.ticket);
             drop(self.take());
         }
+        self.detach();
+    }
+
+    /// Leaves what may still be delivered to whoever finds that nothing more can be.
+    fn detach(&mut self) {
+        if !self.flags().has(Flags::DETACHED) {
+            self.place().flags.set(Flags::DETACHED);
+            // SAFETY: this is the receiver, and it takes nothing any more: all callers are at its end.
+            unsafe { self.mailbox.set_detached() };
+        }
     }
 
     fn end(&mut self) {
@@ -394,8 +429,7 @@ impl<T, A: Attached> Drop for Receiver<T, A> {
             drop(self.take());
         }
         self.forget_waker();
-        // SAFETY: this is the receiver, and it takes nothing any more.
-        unsafe { self.mailbox.set_detached() };
+        self.detach();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The first notice of one subscriber, in the key's order.
 
 use afterwrite::Overflow;
-use afterwrite_loom_tests::{Payload, Subscriber, model};
+use afterwrite_loom_tests::{Payload, Sleep, Subscriber, model};
 use loom::thread;
 
 use super::{push, topic};
@@ -115,7 +115,7 @@ fn first_notice_against_a_receiver_that_waits() {
 }
 
 /// Property: a first notice that is in its place before the end is received. Three threads: the one who
-/// fills it, the one who shuts, a receiver that waits for the end.
+/// fills it, the one who shuts, a receiver that waits.
 #[test]
 fn first_notice_against_shut() {
     model(|| {
@@ -130,9 +130,11 @@ fn first_notice_against_shut() {
             let topic = topic.clone();
             thread::spawn(move || topic.shut())
         };
-        while subscriber.wait() {}
+        let sleep = Sleep::begin(&mut subscriber);
         let filled = filler.join().unwrap();
         shutter.join().unwrap();
+        sleep.assert_woken_if_any(&mut subscriber);
+        assert!(subscriber.drain().ended());
         assert_eq!(subscriber.got().len(), usize::from(filled));
     });
 }

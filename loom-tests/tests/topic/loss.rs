@@ -1,7 +1,7 @@
 //! Losses of a whole key: counted once, in order, told to all.
 
 use afterwrite::Overflow;
-use afterwrite_loom_tests::{Subscriber, model};
+use afterwrite_loom_tests::{Sleep, Subscriber, model};
 use loom::thread;
 
 use super::{push, topic};
@@ -119,12 +119,10 @@ fn loss_and_push_against_a_receiver_that_waits() {
             let topic = topic.clone();
             thread::spawn(move || topic.lose(1))
         };
-        // The push may find the loser at work, and not begin.
-        while subscriber.missed() == 0 {
-            assert!(subscriber.wait());
-        }
+        let sleep = Sleep::begin(&mut subscriber);
         let reached = u64::from(pusher.join().unwrap());
         loser.join().unwrap();
+        sleep.assert_woken_if_any(&mut subscriber);
         subscriber
             .drain()
             .assert_accounts_for(reached + 1..=reached + 1);

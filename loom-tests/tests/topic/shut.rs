@@ -2,13 +2,13 @@
 
 use afterwrite::Overflow;
 use afterwrite::models::NotNow;
-use afterwrite_loom_tests::{Payload, Subscriber, model};
+use afterwrite_loom_tests::{Payload, Sleep, Subscriber, model};
 use loom::thread;
 
 use super::{push, topic};
 
 /// Property: a push is received in full or was refused, and then comes the end. Three threads: pusher,
-/// the one who shuts, a receiver that waits for the end.
+/// the one who shuts, a receiver that waits.
 #[test]
 fn shut_against_push() {
     model(|| {
@@ -30,9 +30,11 @@ fn shut_against_push() {
             let topic = topic.clone();
             thread::spawn(move || topic.shut())
         };
-        while subscriber.wait() {}
+        let sleep = Sleep::begin(&mut subscriber);
         let reached = pusher.join().unwrap();
         shutter.join().unwrap();
+        sleep.assert_woken_if_any(&mut subscriber);
+        assert!(subscriber.drain().ended());
         subscriber.assert_accounts_for(reached..=reached);
         assert_eq!(subscriber.got().len() as u64, reached);
         assert!(matches!(topic.push(Payload::new(2)), Err(NotNow::Shut(_))));
@@ -78,7 +80,7 @@ fn shut_against_a_receiver_that_waits() {
 }
 
 /// Property: a loss left with a push before the end is told before the end. Three threads: pusher, the
-/// one who loses and shuts, a receiver that waits for the end.
+/// one who loses and shuts, a receiver that waits.
 #[test]
 fn shut_against_loss() {
     model(|| {
@@ -95,11 +97,34 @@ fn shut_against_loss() {
                 topic.shut();
             })
         };
-        while subscriber.wait() {}
+        let sleep = Sleep::begin(&mut subscriber);
         let reached = u64::from(pusher.join().unwrap());
         shutter.join().unwrap();
+        sleep.assert_woken_if_any(&mut subscriber);
+        assert!(subscriber.drain().ended());
         subscriber.assert_accounts_for(reached + 1..=reached + 1);
         assert_eq!(subscriber.missed(), 1);
+    });
+}
+
+/// Property: a loss and the end, both left with a push, are told in this order, however early the
+/// receiver looks. Two threads: the push, which counts the loss and leaves; a receiver that waits for
+/// the end.
+#[test]
+fn shut_and_loss_under_a_push() {
+    model(|| {
+        let topic = topic();
+        let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, 1);
+        let mut walk = super::walk(&topic, 1);
+        topic.lose(1);
+        topic.shut();
+        let pusher = thread::spawn(move || {
+            while !walk.step(1) {}
+            walk.finish();
+        });
+        while subscriber.wait() {}
+        pusher.join().unwrap();
+        assert_eq!((subscriber.got(), subscriber.missed()), ([1].as_slice(), 1));
     });
 }
 
