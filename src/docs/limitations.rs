@@ -28,8 +28,8 @@
 //!
 //! # Not proved
 //!
-//! The models run the shipped topic, mailbox, shard, watermark and directory, but for these stand-ins,
-//! which are there because the originals know no model checker:
+//! The models run the shipped topic, mailbox, watermark and directory. Under their cfg these stand-ins
+//! are compiled in, because the originals know no model checker:
 //!
 //! | ships | in the models | so it is not shown that |
 //! |---|---|---|

@@ -1,8 +1,9 @@
 //! The memory orderings, and why they suffice.
 //!
-//! Every ordering above `Relaxed` is a named function that says which operation it orders and which one
-//! it pairs with: in `sync/order.rs` for the topic, the mailbox and the shard, in `directory/order.rs` and
-//! `gate/watermark/order.rs` for those. There is no `SeqCst` and no fence: handshakes are
+//! Orderings above `Relaxed` are named functions that say which operation they order and which one it
+//! pairs with: in `sync/order.rs` for the topic, the mailbox and the shard, in `directory/order.rs` and
+//! `gate/watermark/order.rs` for those. Only the count of a directory's snapshot, which is that of an
+//! `Arc`, has its orderings in place. There is no `SeqCst` and no fence: handshakes are
 //! read-modify-writes on one location, whose single modification order carries the argument, and which
 //! model checkers and ThreadSanitizer see as they are.
 //!
