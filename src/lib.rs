@@ -93,6 +93,9 @@ pub use gate::{
 pub use mailbox::Overflow;
 pub use observer::{DropReason, Expiry, Observer, SkipReason, Timing};
 pub use registry::{Builder, Key, Pinning, Registry, Stats, SubscribeOptions};
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+pub use shard::models as shard_models;
 pub use shard::{ShardStats, WaitStrategy};
 pub use subscription::{Closer, Notice, Recv, Subscription, SubscriptionId};
 pub use topic::Tally;

@@ -16,7 +16,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 use super::{Header, extended};
-use crate::sync::{AtomicU32, Ordering::Relaxed, UnsafeCell, order};
+use crate::sync::{AtomicU32, Ordering::Relaxed, UnsafeCell, order, panics::contain};
 use crate::topic::Stamp;
 
 #[repr(C)]
@@ -64,10 +64,11 @@ pub(super) unsafe fn drain<T>(header: NonNull<Header>, capacity: usize) {
         if slot.stamp.load(Relaxed) != Stamp::EMPTY {
             slot.stamp.store(Stamp::EMPTY, Relaxed);
             // SAFETY: a stamp stands only over a payload that was written and not taken.
-            drop(
-                slot.payload
-                    .with_mut(|p| unsafe { (*p).assume_init_read() }),
-            );
+            let payload = slot
+                .payload
+                .with_mut(|p| unsafe { (*p).assume_init_read() });
+            // A drop that panics must not cost the others theirs.
+            contain(|| drop(payload));
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::shard::ShardStats;
 use crate::subscription::Subscription;
 use crate::sync::{Arc, panics};
 
+#[cfg(afterwrite_loom)]
+pub(crate) use builder::Limits;
 pub use builder::{Builder, Pinning, SubscribeOptions};
 pub(crate) use core::{Core, Registration};
 pub use key::Key;

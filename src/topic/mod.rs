@@ -286,8 +286,11 @@ impl<T, A: Attached> Topic<T, A> {
         if quiet {
             // SAFETY: the topic's reference, which the entry no longer stands for.
             let registered = unsafe { Mailbox::<T>::adopt(mailbox.as_ptr()) };
-            // SAFETY: cases 1 and 2 of the module's argument; once, by the closed bit.
-            unsafe { registered.set_quiet() };
+            // A payload's drop is the user's code.
+            panics::contain(|| {
+                // SAFETY: cases 1 and 2 of the module's argument; once, by the closed bit.
+                unsafe { registered.set_quiet() }
+            });
         }
         if let Some(waker) = waker {
             panics::wake(waker);

@@ -522,5 +522,11 @@ where
         // Who was not reached has a loss to learn of.
         let sleepers = self.cursor.sleepers || self.cursor.chunk.is_some();
         self.topic.leave_after(self.cursor.ticket, sleepers);
+        // Nobody took it: its drop is the user's code.
+        if std::mem::needs_drop::<T>()
+            && let Some(payload) = self.payload.take()
+        {
+            contain(|| drop(payload));
+        }
     }
 }

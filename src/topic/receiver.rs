@@ -11,7 +11,7 @@ use super::chunk::{self, Chunk};
 use super::turn::{ATTN, HELD, SHUT, Turn};
 use super::{Attached, FirstNotice, Topic};
 use crate::mailbox::{Flags, Ledger, Mailbox, Overflow, Place};
-use crate::sync::{Arc, Ordering::Relaxed, order};
+use crate::sync::{Arc, Ordering::Relaxed, order, panics::contain};
 
 /// What a receiver finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -401,7 +401,9 @@ impl<T, A: Attached> Receiver<T, A> {
             let last = self.place().last;
             self.ledger().discarded += found.ticket - last;
             self.place().stand_at(found.ticket);
-            drop(self.take());
+            let payload = self.take();
+            // Its drop is the user's code, and others are still to be dropped.
+            contain(|| drop(payload));
         }
         self.detach();
     }
@@ -426,7 +428,8 @@ impl<T, A: Attached> Drop for Receiver<T, A> {
     fn drop(&mut self) {
         self.topic.retire(&self.mailbox);
         if self.ledger().evicting.has_claimed() {
-            drop(self.take());
+            let payload = self.take();
+            contain(|| drop(payload));
         }
         self.forget_waker();
         self.detach();
