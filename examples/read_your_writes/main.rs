@@ -27,6 +27,8 @@ mod report;
 mod run;
 mod scratch;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::process::ExitCode;

@@ -28,7 +28,7 @@
 //!
 //! # Not proved
 //!
-//! The models run the shipped topic, mailbox, watermark and directory. Under their cfg these stand-ins
+//! The models run the shipped topic, mailbox, shard, watermark and directory. Under their cfg these stand-ins
 //! are compiled in, because the originals know no model checker:
 //!
 //! | ships | in the models | so it is not shown that |
