@@ -59,10 +59,14 @@
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(doctest)]
+mod auto_traits;
+pub mod bus;
 mod directory;
 pub mod docs;
 mod error;
 mod gate;
+pub mod invalidation;
 #[allow(unsafe_code)]
 mod mailbox;
 #[cfg(afterwrite_loom)]

@@ -3,6 +3,8 @@
 mod builder;
 mod core;
 mod key;
+#[cfg(all(test, not(afterwrite_loom)))]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
@@ -224,8 +226,9 @@ impl<T: Clone + Send + 'static> Registry<T> {
     /// Pushes a payload to every subscriber of the key, at once and on the calling thread: it
     /// overtakes gates that wait.
     ///
-    /// If another push of the key is under way the payload goes to the key's shard. Lock-free, but for
-    /// the queue's short lock in that case. Payloads published by one thread keep their order.
+    /// If another push of the key is under way the payload goes to the key's shard, which pushes it
+    /// next, ahead of gates that wait as well. Lock-free, but for the queue's short lock in that
+    /// case. Payloads published by one thread keep their order.
     pub fn publish(&self, key: &str, payload: T) -> Published {
         self.core().publish(key, payload)
     }

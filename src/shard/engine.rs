@@ -128,7 +128,9 @@ impl<T: Clone + Send + 'static> Engine<T> {
                 }
                 Message::Many(jobs) => {
                     self.inbox.taken(jobs.len());
-                    jobs.into_iter().for_each(|job| self.admit(job));
+                    for job in jobs {
+                        self.admit(job);
+                    }
                 }
             }
         }

@@ -94,19 +94,24 @@ impl<T: Clone + Send + 'static> Engine<T> {
     }
 
     /// One visit: at most one slice of a walk, or some settled gates.
+    ///
+    /// The lane counts as scheduled until the visit is over: a refused producer that is let in by
+    /// the end of another must not list a lane that may be gone by then.
     pub(super) fn run_lane(&mut self, id: usize) {
-        self.lanes[id].scheduled = false;
         for _ in 0..VISIT {
             match self.visit(id) {
                 Visit::Settled => {}
-                Visit::Goes => return self.schedule(id),
-                Visit::Waits => return,
+                Visit::Goes => break,
+                Visit::Waits => {
+                    self.lanes[id].scheduled = false;
+                    return;
+                }
             }
             if self.lanes[id].gates.is_empty() {
                 return self.remove_lane(id);
             }
         }
-        self.schedule(id);
+        self.runnable.push_back(id);
     }
 
     fn remove_lane(&mut self, id: usize) {

@@ -25,6 +25,8 @@ mod imp {
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
 
+    pub(crate) use std::thread_local;
+
     pub(crate) use parking_lot::{Mutex, MutexGuard};
 
     /// A cell whose contents are reached through closures, as loom's are.
@@ -59,6 +61,7 @@ mod imp {
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
     pub(crate) use loom::sync::{Arc, MutexGuard};
+    pub(crate) use loom::thread_local;
 
     /// loom's mutex without poisoning, as parking_lot's is.
     #[derive(Debug, Default)]
@@ -74,6 +77,10 @@ mod imp {
                 Ok(guard) => guard,
                 Err(poisoned) => poisoned.into_inner(),
             }
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
         }
     }
 }

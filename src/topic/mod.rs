@@ -43,6 +43,7 @@ mod chunk;
 mod first;
 mod push;
 mod receiver;
+mod sleepers;
 #[cfg(all(test, not(afterwrite_loom)))]
 mod tests;
 mod turn;
@@ -344,7 +345,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            self.leave(false);
+            self.leave(None);
         }
     }
 
@@ -358,7 +359,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            self.leave(false);
+            self.leave(None);
         }
     }
 

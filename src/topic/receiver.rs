@@ -26,7 +26,8 @@ pub(crate) enum Next<T> {
 ///
 /// For a subscription that has been read to its end, or closed, `received + missed + merged +
 /// discarded` is the number of pushes and losses that were ordered after its registration, as long
-/// as no push overlapped its beginning or its end.
+/// as no push overlapped its beginning or its end. One that a [`Closer`](crate::Closer) ended does
+/// not learn what its full buffer had missed last: that is not among the discarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Tally {
