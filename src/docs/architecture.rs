@@ -1,4 +1,4 @@
-//! The parts, and the way of a notice through them.
+//! The parts of the registry, and the way of a notice through them.
 //!
 //! ```text
 //!  submit, submit_at                 publish                     subscribe, close

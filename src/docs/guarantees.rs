@@ -1,4 +1,4 @@
-//! What is promised, line by line.
+//! What the registry and the watermark promise, line by line.
 //!
 //! Tests are named after the lines: `r4_…` checks R4. Those in `tests/` see what a user sees, those in
 //! `loom-tests/` explore the interleavings.

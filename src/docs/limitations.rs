@@ -1,4 +1,4 @@
-//! What is not promised, and what is not proved.
+//! What the registry does not promise, and what is not proved of it.
 //!
 //! # Not promised
 //!

@@ -1,8 +1,8 @@
 //! Pages about the crate as a whole.
 //!
-//! - [`architecture`]: the parts, and the way of a notice through them;
+//! - [`architecture`]: the registry's parts, and the way of a notice through them;
 //! - [`guarantees`]: what is promised, line by line, and where each line is checked;
-//! - [`orderings`]: the memory orderings, and why they suffice;
+//! - [`orderings`]: its memory orderings, and why they suffice;
 //! - [`limitations`]: what is not promised, and what is not proved.
 
 pub mod architecture;

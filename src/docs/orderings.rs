@@ -1,9 +1,9 @@
-//! The memory orderings, and why they suffice.
+//! The memory orderings of the registry and the watermark, and why they suffice.
 //!
 //! Orderings above `Relaxed` are named functions that say which operation they order and which one it
 //! pairs with: in `sync/order.rs` for the topic, the mailbox and the shard, in `directory/order.rs` and
 //! `gate/watermark/order.rs` for those. Only the count of a directory's snapshot, which is that of an
-//! `Arc`, has its orderings in place. There is no `SeqCst` and no fence: handshakes are
+//! `Arc`, has its orderings in place. None of them is `SeqCst`, and there is no fence: handshakes are
 //! read-modify-writes on one location, whose single modification order carries the argument, and which
 //! model checkers and ThreadSanitizer see as they are.
 //!
