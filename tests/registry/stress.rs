@@ -193,18 +193,18 @@ fn r15_tasks_that_sleep_are_all_woken() {
     }
     for round in 0..ROUNDS {
         if round % 2 == 0 {
-            assert_eq!(registry.publish("a", round), Published::Reached(TASKS));
+            // The shard may still be leaving its last push.
+            let published = registry.publish("a", round);
+            assert!(matches!(
+                published,
+                Published::Reached(TASKS) | Published::HandedOver
+            ));
         } else {
             queued(registry.submit("a", move |_| Some(round)));
         }
         for _ in 0..TASKS {
             rounds.recv_timeout(SOON).expect("a lost wake-up");
         }
-        // The shard may still be leaving its push.
-        until("the turn is free", || {
-            let shard = registry.stats().shards[0].clone();
-            shard.queued + shard.waiting == 0
-        });
     }
 }
 
