@@ -10,11 +10,17 @@
 
 #[cfg(doctest)]
 mod auto_traits;
+pub mod bus;
 mod directory;
 mod error;
 mod gate;
+pub mod invalidation;
 #[allow(unsafe_code)]
 mod mailbox;
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+#[allow(unsafe_code)]
+pub mod models;
 mod observer;
 mod registry;
 mod shard;
@@ -39,6 +45,9 @@ pub use gate::{
 pub use mailbox::Overflow;
 pub use observer::{DropReason, Expiry, Observer, SkipReason, Timing};
 pub use registry::{Builder, Key, Pinning, Registry, Stats, SubscribeOptions};
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+pub use shard::models as shard_models;
 pub use shard::{ShardStats, WaitStrategy};
 pub use subscription::{Closer, Notice, Recv, Subscription, SubscriptionId};
 pub use topic::Tally;

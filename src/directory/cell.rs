@@ -15,7 +15,7 @@ pub(crate) trait SnapshotCell<V>: Sized {
     fn read<R>(&self, f: impl FnOnce(Option<&Snapshot<V>>) -> R) -> R;
 
     /// Puts `next` in, and returns what was there. From then on no reader begins to read it, and
-    /// [`Snapshot::is_unread`] counts every one that still does.
+    /// [`Snapshot::free_if_unread`] counts every one that still does.
     fn replace(&self, next: Option<Snapshot<V>>) -> Option<Snapshot<V>>;
 
     /// The current snapshot, without a reader's protection.

@@ -34,6 +34,8 @@
 //! and no more. What the last readers leave stays until the next writer of that stripe, or
 //! [`Graveyard::sweep_all`].
 
+use std::collections::VecDeque;
+
 use super::snapshot::Snapshot;
 use crate::sync::Arc;
 
@@ -49,9 +51,7 @@ struct Held<V> {
 
 /// Replaced snapshots and removed values of one stripe.
 pub(crate) struct Graveyard<V> {
-    held: Vec<Held<V>>,
-    /// Where the next sweep begins.
-    next: usize,
+    held: VecDeque<Held<V>>,
 }
 
 /// Values that nobody reaches through the directory any more: to be dropped where no lock is held.
@@ -81,8 +81,7 @@ impl<V> Freed<V> {
 impl<V> Graveyard<V> {
     pub(super) fn new() -> Self {
         Self {
-            held: Vec::new(),
-            next: 0,
+            held: VecDeque::new(),
         }
     }
 
@@ -93,16 +92,13 @@ impl<V> Graveyard<V> {
         removed: Option<Arc<V>>,
         freed: &mut Freed<V>,
     ) {
-        if snapshot.is_unread() {
-            drop(snapshot);
-            if let Some(value) = removed {
-                self.settle(value, freed);
-            }
-        } else {
-            self.held.push(Held {
+        let waiting = removed.into_iter();
+        match snapshot.free_if_unread() {
+            Ok(()) => waiting.for_each(|value| self.settle(value, freed)),
+            Err(snapshot) => self.held.push_back(Held {
                 snapshot,
-                waiting: removed.into_iter().collect(),
-            });
+                waiting: waiting.collect(),
+            }),
         }
     }
 
@@ -115,7 +111,6 @@ impl<V> Graveyard<V> {
 
     /// Looks again at all of the held snapshots.
     pub(super) fn sweep_all(&mut self, freed: &mut Freed<V>) {
-        self.next = 0;
         for _ in 0..self.held.len() {
             self.look(freed);
         }
@@ -127,22 +122,14 @@ impl<V> Graveyard<V> {
         self.held.len()
     }
 
-    /// Frees the next held snapshot if it is unread, else steps over it.
+    /// Frees the held snapshot that was looked at longest ago, if it is unread.
     fn look(&mut self, freed: &mut Freed<V>) {
-        if self.next >= self.held.len() {
-            self.next = 0;
-        }
-        let Some(held) = self.held.get(self.next) else {
+        let Some(Held { snapshot, waiting }) = self.held.pop_front() else {
             return;
         };
-        if !held.snapshot.is_unread() {
-            self.next += 1;
-            return;
-        }
-        let Held { snapshot, waiting } = self.held.swap_remove(self.next);
-        drop(snapshot);
-        for value in waiting {
-            self.settle(value, freed);
+        match snapshot.free_if_unread() {
+            Ok(()) => (waiting.into_iter()).for_each(|value| self.settle(value, freed)),
+            Err(snapshot) => self.held.push_back(Held { snapshot, waiting }),
         }
     }
 

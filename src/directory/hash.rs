@@ -11,7 +11,7 @@
 
 use std::hash::{BuildHasher, Hasher as _};
 
-use super::sizes::{STRIPES, WORDS};
+use super::sizes::{MAX_BUCKETS, STRIPES, WORDS};
 
 /// Hashes keys, each once; what follows works on the [`KeyHash`].
 #[derive(Clone, Debug)]
@@ -94,11 +94,12 @@ impl KeyHash {
 #[repr(transparent)]
 pub(super) struct Fingerprint(pub(super) u32);
 
+const _ALL_BUCKETS_HAVE_A_NUMBER: () =
+    assert!(MAX_BUCKETS <= 1 << (Fingerprint::WORD_SHIFT - Fingerprint::BUCKET_SHIFT));
+
 impl Fingerprint {
     const BUCKET_SHIFT: u32 = 8;
     const WORD_SHIFT: u32 = 28;
-    /// How many bits may number a bucket.
-    pub(super) const BUCKET_BITS: u32 = Self::WORD_SHIFT - Self::BUCKET_SHIFT;
 
     /// The key's tag in its bucket's tag word.
     #[inline]
@@ -113,33 +114,62 @@ impl Fingerprint {
         ((self.0 >> Self::WORD_SHIFT) as usize * WORDS) >> (32 - Self::WORD_SHIFT)
     }
 
-    /// The key's bucket among `buckets`, at least one, by linear hashing (Litwin, "Linear hashing: a new tool
+    /// The key's bucket among `buckets`, by linear hashing (Litwin, "Linear hashing: a new tool
     /// for file and table addressing", 1980): buckets are split in order, one at a time, so that
     /// those below `buckets` are numbered by one bit more than those that still wait.
     #[inline]
-    pub(super) fn bucket(self, buckets: u32) -> u32 {
-        let bits = self.0 >> Self::BUCKET_SHIFT;
-        let mask = u32::MAX >> buckets.leading_zeros();
-        let index = bits & mask;
-        if index < buckets {
+    pub(super) fn bucket(self, buckets: Buckets) -> u32 {
+        let index = (self.0 >> Self::BUCKET_SHIFT) & buckets.mask();
+        if index < buckets.count() {
             index
         } else {
-            index & (mask >> 1)
+            index & (buckets.mask() >> 1)
         }
     }
 }
 
-/// The bucket whose keys are shared out when bucket `new`, above 0, comes into being.
-#[inline]
-pub(super) fn split_source(new: u32) -> u32 {
-    new & ((u32::MAX >> 1) >> new.leading_zeros())
+/// How many buckets there are, at least one, and what follows from it; in one word.
+///
+/// ```text
+/// bit 63            32 31             0
+///     ├──── mask ─────┤├──── count ───┤    mask: as many ones as the count has bits
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Buckets(pub(super) u64);
+
+impl Buckets {
+    /// `count` of them.
+    pub(super) fn new(count: u32) -> Self {
+        let mask = u32::MAX.checked_shr(count.leading_zeros()).unwrap_or(0);
+        Self((u64::from(mask) << 32) | u64::from(count))
+    }
+
+    /// How many there are.
+    #[inline]
+    pub(super) fn count(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// One more.
+    pub(super) fn next(self) -> Self {
+        Self::new(self.count() + 1)
+    }
+
+    /// The one whose keys are shared out when there is one more.
+    pub(super) fn next_source(self) -> u32 {
+        self.count() & (self.mask() >> 1)
+    }
+
+    #[inline]
+    fn mask(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::sizes::MAX_BUCKETS;
     use super::*;
 
     #[test]
@@ -171,7 +201,7 @@ mod tests {
             stripes[hash.stripe()] += 1;
             words[hash.fingerprint().word()] += 1;
             tags[usize::from(hash.fingerprint().tag())] += 1;
-            buckets[hash.fingerprint().bucket(8) as usize] += 1;
+            buckets[hash.fingerprint().bucket(Buckets::new(8)) as usize] += 1;
         }
         assert_eq!((tags[0], tags[255]), (0, 0));
         let near = |counts: &[usize], slack: f64| {
@@ -189,20 +219,16 @@ mod tests {
         assert_eq!(KeyHash::from_bits(u64::MAX).shard(1), 0);
     }
 
-    #[test]
-    fn all_buckets_have_a_number() {
-        assert!(MAX_BUCKETS <= 1 << Fingerprint::BUCKET_BITS);
-    }
-
     proptest! {
         /// One more bucket moves keys into it from the one that is its source, and no others.
         #[test]
         fn a_split_moves_keys_from_its_source_alone(bits: u32, buckets in 1..MAX_BUCKETS) {
             let fingerprint = Fingerprint(bits);
-            let (before, after) = (fingerprint.bucket(buckets), fingerprint.bucket(buckets + 1));
-            prop_assert!(before < buckets);
+            let now = Buckets::new(buckets);
+            let (before, after) = (fingerprint.bucket(now), fingerprint.bucket(now.next()));
+            prop_assert!(before < buckets && now.count() == buckets);
             if after == buckets {
-                prop_assert_eq!(before, split_source(buckets));
+                prop_assert_eq!(before, now.next_source());
             } else {
                 prop_assert_eq!(after, before);
             }
@@ -211,9 +237,10 @@ mod tests {
         /// About half of its source's keys move.
         #[test]
         fn a_split_moves_half(buckets in 1..MAX_BUCKETS) {
-            let source = split_source(buckets);
-            let moved = Fingerprint(buckets << 8).bucket(buckets + 1);
-            let stayed = Fingerprint(source << 8).bucket(buckets + 1);
+            let now = Buckets::new(buckets);
+            let source = now.next_source();
+            let moved = Fingerprint(buckets << 8).bucket(now.next());
+            let stayed = Fingerprint(source << 8).bucket(now.next());
             prop_assert_eq!((moved, stayed), (buckets, source));
         }
     }

@@ -70,7 +70,10 @@
 //! # What frees what
 //!
 //! A reader inside the cell's protection counts on its snapshot, in which the values are plain pointers.
-//! [`graveyard`] keeps both for as long as needed, and its writers do all the freeing.
+//! [`graveyard`] keeps both for as long as needed, and its writers do all the freeing. Readers
+//! allocate nothing either, but for one thing of arc-swap's: a thread's first look at any cell may
+//! allocate the slots that it protects what it reads with, once in that thread's life. Whoever minds does a
+//! [`Directory::get`] of a key that is there as the thread starts.
 //!
 //! # What is proved how
 //!

@@ -90,7 +90,7 @@ impl Model {
     }
 
     /// How many keys there are.
-    pub fn len(&self) -> usize {
+    pub fn keys(&self) -> usize {
         self.0.len()
     }
 }

@@ -171,12 +171,39 @@ impl<V> Snapshot<V> {
         prefetch(base.wrapping_add(128));
     }
 
-    /// Whether this handle is the only one. Once the snapshot is out of its cell that stays so,
-    /// and everything that its readers did has happened before.
-    pub(super) fn is_unread(&self) -> bool {
+    /// Frees the entries if this handle is the only one, after all that readers did with them.
+    ///
+    /// A snapshot that is the only handle's cannot gain another one meanwhile: it has left its cell.
+    pub(super) fn free_if_unread(self) -> Result<(), Self> {
+        // Acquire: partner of the Release in each reader's `drop`. The race that can be planted here
+        // is for ThreadSanitizer's run, which must report it.
+        let order = if cfg!(afterwrite_planted_race) {
+            Ordering::Relaxed
+        } else {
+            Ordering::Acquire
+        };
         // In a model nothing is freed before the end: see `cell`.
-        // Acquire: partner of the Release in `drop`.
-        !cfg!(afterwrite_loom) && self.header().count.load(Ordering::Acquire) == 1
+        if cfg!(afterwrite_loom) || self.header().count.load(order) != 1 {
+            return Err(self);
+        }
+        // SAFETY: the only handle, and so the last; it is not dropped again.
+        unsafe { ManuallyDrop::new(self).free() };
+        Ok(())
+    }
+
+    /// Frees the entries.
+    ///
+    /// # Safety
+    ///
+    /// There is no other handle, all that others did happened before, and this one is used no more.
+    unsafe fn free(&self) {
+        let shape = Shape::of::<V>(self.header().capacity as usize);
+        // SAFETY: the same layout as at the making, since the capacity never changes. The header is
+        // dropped for the model checker's types; entries need no drop.
+        unsafe {
+            self.header.drop_in_place();
+            dealloc(self.header.as_ptr().cast(), shape.layout);
+        }
     }
 
     fn header(&self) -> &Header<V> {
@@ -242,15 +269,9 @@ impl<V> Drop for Snapshot<V> {
     fn drop(&mut self) {
         // Release: this handle's reads come before the memory is freed. Acquire: so do all others'.
         // On one operation, with no fence, so that ThreadSanitizer understands it.
-        if self.header().count.fetch_sub(1, Ordering::AcqRel) != 1 {
-            return;
-        }
-        let shape = Shape::of::<V>(self.header().capacity as usize);
-        // SAFETY: the last handle; the same layout as in `collect`, since the capacity never
-        // changes. The header is dropped for the model checker's types; entries need no drop.
-        unsafe {
-            self.header.drop_in_place();
-            dealloc(self.header.as_ptr().cast(), shape.layout);
+        if self.header().count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // SAFETY: the last handle.
+            unsafe { self.free() };
         }
     }
 }
@@ -424,13 +445,12 @@ mod tests {
     }
 
     #[test]
-    fn it_is_unread_when_one_handle_is_left() {
+    fn the_last_handle_frees() {
         let values = [1];
         let snapshot = Snapshot::with(None, entries(&values)[0]);
-        assert!(snapshot.is_unread());
         let other = snapshot.clone();
-        assert!(!snapshot.is_unread() && !other.is_unread());
+        let snapshot = snapshot.free_if_unread().expect_err("there is another");
         drop(snapshot);
-        assert!(other.is_unread());
+        assert!(other.free_if_unread().is_ok());
     }
 }

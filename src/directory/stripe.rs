@@ -12,12 +12,12 @@ use super::Keyed;
 use super::bucket::Bucket;
 use super::cell::SnapshotCell;
 use super::graveyard::{Freed, Graveyard};
-use super::hash::{Fingerprint, split_source};
+use super::hash::{Buckets, Fingerprint};
 use super::order;
 use super::prefetch::prefetch;
 use super::sizes::{FIRST_SEGMENT, KEYS_PER_BUCKET, MAX_BUCKETS, SEGMENTS};
 use super::snapshot::{Snapshot, with_arc};
-use crate::sync::{Arc, AtomicPtr, AtomicU32, AtomicUsize, Mutex, MutexGuard};
+use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex, MutexGuard};
 
 /// One of the directory's independent parts.
 pub(super) struct Stripe<V, C: SnapshotCell<V>> {
@@ -37,13 +37,13 @@ pub(crate) struct Locked<V> {
     pub(super) graveyard: Graveyard<V>,
     /// As many as readers see. A writer looks here: the number is its own, and loom, which
     /// remembers one access only, would take a load before the store for the one to race with.
-    buckets: u32,
+    buckets: Buckets,
 }
 
 /// What readers look at; written at a split alone.
 struct Table<C> {
-    /// Buckets that are there. Only grows.
-    buckets: AtomicU32,
+    /// How many buckets there are, as [`Buckets`]. Only grows.
+    buckets: AtomicU64,
     /// Segment s holds `FIRST_SEGMENT << s` buckets; never moved, freed with the stripe.
     segments: [AtomicPtr<MaybeUninit<Bucket<C>>>; SEGMENTS],
 }
@@ -55,13 +55,13 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     pub(super) fn new() -> Self {
         let stripe = Self {
             table: CachePadded::new(Table {
-                buckets: AtomicU32::new(0),
+                buckets: AtomicU64::new(Buckets::new(0).0),
                 segments: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
             }),
             writers: CachePadded::new(Writers {
                 lock: Mutex::new(Locked {
                     graveyard: Graveyard::new(),
-                    buckets: FIRST_SEGMENT,
+                    buckets: Buckets::new(FIRST_SEGMENT),
                 }),
                 keys: AtomicUsize::new(0),
             }),
@@ -102,8 +102,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     /// Asks for the bucket: see [`Directory::prefetch`](super::Directory::prefetch).
     #[inline]
     pub(super) fn prefetch_bucket(&self, fingerprint: Fingerprint) {
-        let buckets = self.table.buckets.load(order::buckets_load());
-        prefetch(self.table.slot(fingerprint.bucket(buckets)));
+        prefetch(self.table.slot(fingerprint.bucket(self.table.buckets())));
     }
 
     /// Asks for the snapshot, unless the tags say that there is nothing to find.
@@ -122,9 +121,10 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         self.table.probe(fingerprint, |bucket| {
             bucket.cell().read(|snapshot| {
                 let (_, value) = snapshot?.find_with(fingerprint, |_| true)?;
-                // And the next line: a value of some size, or one that lies across two.
+                prefetch(value.as_ptr());
+                // And the next line, for a value of some size, or one that lies across two.
                 prefetch(value.as_ptr().cast::<u8>().wrapping_add(64));
-                Some(prefetch(value.as_ptr()))
+                Some(())
             })
         });
     }
@@ -209,7 +209,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     pub(super) fn values(&self) -> Vec<Arc<V>> {
         let locked = self.writers.lock.lock();
         let mut values = Vec::with_capacity(self.len());
-        for index in 0..locked.buckets {
+        for index in 0..locked.buckets.count() {
             // SAFETY: only writers replace, and this one does not.
             let current = unsafe { self.table.bucket(index).cell().peek() };
             for (_, entry) in current.iter().flat_map(|now| now.entries()) {
@@ -241,17 +241,18 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     /// The caller holds the lock.
     fn split_if_due(&self, keys: usize, locked: &mut Locked<V>, freed: &mut Freed<V>) {
         let buckets = locked.buckets;
-        if keys <= KEYS_PER_BUCKET * buckets as usize || buckets >= MAX_BUCKETS {
+        if keys <= KEYS_PER_BUCKET * buckets.count() as usize || buckets.count() >= MAX_BUCKETS {
             return;
         }
-        locked.buckets += 1;
-        let source = self.table.bucket(split_source(buckets));
+        locked.buckets = buckets.next();
+        let new = buckets.count();
+        let source = self.table.bucket(buckets.next_source());
         // SAFETY: only writers replace, and this one does so last.
         let current = unsafe { source.cell().peek() };
-        let moves = |fingerprint: Fingerprint| fingerprint.bucket(buckets + 1) == buckets;
+        let moves = |fingerprint: Fingerprint| fingerprint.bucket(buckets.next()) == new;
         let moved = current.as_ref().and_then(|now| now.filter(moves));
         if moved.is_none() {
-            self.table.append(buckets, Bucket::new(None));
+            self.table.append(new, Bucket::new(None));
             return;
         }
         let stay = (current.as_ref()).and_then(|now| now.filter(|it| !moves(it)));
@@ -260,11 +261,11 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
             if let Some(last) = source.publish(stay, None) {
                 locked.graveyard.retire(last, None, freed);
             }
-            self.table.append(buckets, Bucket::new(moved));
+            self.table.append(new, Bucket::new(moved));
             return;
         }
         // The order that a reader relies on: there, then gone from here.
-        self.table.append(buckets, Bucket::new(moved));
+        self.table.append(new, Bucket::new(moved));
         if let Some(last) = source.publish(stay, None) {
             locked.graveyard.retire(last, None, freed);
         }
@@ -280,7 +281,7 @@ impl<C> Table<C> {
         fingerprint: Fingerprint,
         mut look: impl FnMut(&Bucket<C>) -> Option<R>,
     ) -> Option<R> {
-        let mut buckets = self.buckets.load(order::buckets_load());
+        let mut buckets = self.buckets();
         loop {
             let index = fingerprint.bucket(buckets);
             let bucket = self.bucket(index);
@@ -295,12 +296,18 @@ impl<C> Table<C> {
                 return None;
             }
             // Acquire, although coherence alone would show the split: the next turn uses it.
-            let again = self.buckets.load(order::buckets_load());
+            let again = self.buckets();
             if again == buckets || fingerprint.bucket(again) == index {
                 return None;
             }
             buckets = again;
         }
+    }
+
+    /// How many buckets there are, each of them safe to read.
+    #[inline]
+    fn buckets(&self) -> Buckets {
+        Buckets(self.buckets.load(order::buckets_load()))
     }
 
     /// Bucket `index`, which is below a number that `buckets` has shown.
@@ -331,7 +338,8 @@ impl<C> Table<C> {
         }
         // SAFETY: inside the segment, and no reader looks at it before it is counted.
         unsafe { self.slot(index).write(MaybeUninit::new(bucket)) };
-        self.buckets.store(index + 1, order::buckets_publish());
+        let buckets = Buckets::new(index + 1);
+        self.buckets.store(buckets.0, order::buckets_publish());
     }
 }
 
@@ -351,8 +359,7 @@ fn segment_len(segment: usize) -> usize {
 
 impl<V, C: SnapshotCell<V>> Drop for Stripe<V, C> {
     fn drop(&mut self) {
-        let buckets = self.table.buckets.load(Ordering::Relaxed);
-        for index in 0..buckets {
+        for index in 0..self.table.buckets().count() {
             let bucket = self.table.bucket(index);
             // SAFETY: nobody else is left.
             let current = unsafe { bucket.cell().peek() };

@@ -118,7 +118,7 @@ fn every_key_is_found_and_no_other() {
 /// Hashes that collide in everything but a few bits.
 fn crowded() -> impl Strategy<Value = KeyHash> {
     (0..3_u64, 0..4_u64, 0..40_u64).prop_map(|(stripe, word, low)| {
-        KeyHash::from_bits(stripe << 42 | word << 30 | (low / 10) << 8 | low % 10)
+        KeyHash::from_bits((stripe << 42) | (word << 30) | ((low / 10) << 8) | (low % 10))
     })
 }
 

@@ -71,7 +71,7 @@ impl<T> Core<T> {
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        self.settings.closing.load(order::closing_read())
+        self.settings.closing.load(Relaxed)
     }
 
     pub(crate) fn begin_closing(&self) {
@@ -216,6 +216,14 @@ impl<T: Clone + Send + 'static> Core<T> {
             })
     }
 
+    #[cfg(afterwrite_loom)]
+    pub(crate) fn pin_for_models(&self, key: &str) -> Arc<Channel<T>> {
+        match self.pin(self.hasher.hash(key), key) {
+            Ok(channel) => channel,
+            Err(error) => unreachable!("{error}"),
+        }
+    }
+
     fn unpin(&self, channel: &Channel<T>) {
         let state = &channel.attached;
         if state.unpin() {
@@ -224,9 +232,9 @@ impl<T: Clone + Send + 'static> Core<T> {
         }
     }
 
-    pub(crate) fn resolve(self: &Arc<Self>, key: &str) -> Result<Key<T>, KeyError> {
-        let hash = self.check(key)?;
-        Ok(Key::new(self.clone(), self.pin(hash, key)?))
+    pub(crate) fn resolve(core: &Arc<Self>, key: &str) -> Result<Key<T>, KeyError> {
+        let hash = core.check(key)?;
+        Ok(Key::new(core.clone(), core.pin(hash, key)?))
     }
 
     pub(crate) fn release(&self, channel: &Channel<T>) {
@@ -234,56 +242,54 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     pub(crate) fn subscribe(
-        self: &Arc<Self>,
+        core: &Arc<Self>,
         key: &str,
         options: SubscribeOptions,
         gate: Option<Gate<T>>,
     ) -> Result<Subscription<T>, SubscribeError> {
-        let limit = self.limits.subscribers;
-        let hash = self.check(key)?;
-        self.subscribers
+        let limit = core.limits.subscribers;
+        let hash = core.check(key)?;
+        core.subscribers
             .fetch_update(Relaxed, Relaxed, |now| (now < limit).then(|| now + 1))
             .map_err(|_| SubscribeError::Full { limit })?;
-        let registered = self
+        let registered = core
             .pin(hash, key)
             .map_err(SubscribeError::from)
             .and_then(|channel| {
-                let overflow = options.overflow.unwrap_or(self.limits.overflow);
+                let overflow = options.overflow.unwrap_or(core.limits.overflow);
                 let capacity = options
                     .capacity
-                    .map_or(self.limits.buffer, super::builder::buffer);
-                let limit = self.limits.subscribers_per_key;
-                channel
-                    .subscribe(overflow, capacity, limit)
-                    .map_err(|refused| {
-                        self.unpin(&channel);
-                        match refused {
-                            Refused::Full => SubscribeError::Full { limit },
-                            Refused::Shut => SubscribeError::Closed,
-                        }
-                    })
+                    .map_or(core.limits.buffer, super::builder::buffer);
+                let limit = core.limits.subscribers_per_key;
+                Topic::subscribe(&channel, overflow, capacity, limit).map_err(|refused| {
+                    core.unpin(&channel);
+                    match refused {
+                        Refused::Full => SubscribeError::Full { limit },
+                        Refused::Shut => SubscribeError::Closed,
+                    }
+                })
             });
         let mut receiver = match registered {
             Ok(receiver) => receiver,
             Err(error) => {
-                self.subscribers.fetch_sub(1, Relaxed);
+                core.subscribers.fetch_sub(1, Relaxed);
                 return Err(error);
             }
         };
         let first = gate.map(|gate| (gate, receiver.await_first()));
         let id = SubscriptionId::next();
-        self.settings
+        core.settings
             .observer
             .tell(|o| o.subscribed(receiver.topic().attached.key(), id));
         let registration = Registration {
-            core: self.clone(),
+            core: core.clone(),
             id,
         };
         let subscription = Subscription::new(receiver, registration);
         if let Some((gate, first)) = first {
             let receiver = subscription.receiver();
             let delivery = Delivery::First(first, receiver.mailbox().clone());
-            self.hand_over_first(receiver.topic(), gate.source, delivery)?;
+            core.hand_over_first(receiver.topic(), gate.source, delivery)?;
         }
         Ok(subscription)
     }

@@ -124,16 +124,8 @@ roles! {
     ready_mark = AcqRel;
     /// A key with a refused producer is listed, or taken off the list.
     refusal_list = AcqRel;
-    /// A shard's queue was emptied for the last time; pairs with `finished_read`.
-    finished_set = Release;
-    /// A submitter looks whether anybody will empty the queue.
-    finished_read = Acquire;
     /// A handed-over payload has been pushed; pairs with `handed_read`.
     handed_down = Release;
     /// A publisher looks whether it would overtake handed-over payloads.
     handed_read = Acquire;
-    /// The registry begins to close; pairs with `closing_read`.
-    closing_set = Release;
-    /// A call looks whether the registry is closing.
-    closing_read = Acquire;
 }

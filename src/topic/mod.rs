@@ -11,7 +11,7 @@
 //! # The protocol
 //! ```text
 //!  holder      CAS free -> HELD, ticket + 1 | deliver to every live entry | answer flags | leave
-//!  subscriber  entry, live bit              | RMW turn: the ticket it starts after
+//!  subscriber  the ticket it starts after   | entry, live bit | RMW turn: later pushes must come
 //!  closer      clear live bit               | RMW turn: free? quiet now : SWEEP, the holder does it
 //!  receiver    empty: waker, waiting bit    | RMW turn (ATTN if a delivery is under way) | look again
 //!  loser       owed += n                    | RMW turn: OWED, or hold it and count
@@ -43,6 +43,7 @@ mod chunk;
 mod first;
 mod push;
 mod receiver;
+mod sleepers;
 #[cfg(all(test, not(afterwrite_loom)))]
 mod tests;
 mod turn;
@@ -184,7 +185,7 @@ impl<T, A: Attached> Topic<T, A> {
 
     /// Adds a subscriber. Takes the writers' lock.
     pub(crate) fn subscribe(
-        self: &Arc<Self>,
+        topic: &Arc<Self>,
         overflow: Overflow,
         capacity: u16,
         limit: usize,
@@ -196,18 +197,18 @@ impl<T, A: Attached> Topic<T, A> {
             capacity
         };
         let (mine, theirs) = Mailbox::<T>::new(cells, usize::from(capacity));
-        let mut writers = self.writers.lock();
-        let swept = self.take_swept(&mut writers);
-        if self.subscribers() >= limit {
+        let mut writers = topic.writers.lock();
+        let swept = topic.take_swept(&mut writers);
+        if topic.subscribers() >= limit {
             drop(writers);
             drop(swept);
             return Err(Refused::Full);
         }
-        let position = writers.take_position(self.first_chunk());
-        self.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
+        let position = writers.take_position(topic.first_chunk());
+        topic.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
         mine.header().set_position(position);
         let (number, bit) = chunk::locate(position);
-        let chunk = writers.chunk(self.first_chunk(), number);
+        let chunk = writers.chunk(topic.first_chunk(), number);
         let registered = theirs.into_raw();
         // SAFETY: the position is free, so no walk reaches the entry before the bit is set.
         unsafe { Chunk::entry(chunk, bit) }.with_mut(|entry| {
@@ -218,28 +219,23 @@ impl<T, A: Attached> Topic<T, A> {
             // SAFETY: as above.
             unsafe { *entry = fresh }
         });
+        // Pushes complete by now leave the entry alone: their walks looked at `live` before they left,
+        // and `live_set` puts this load before a look that finds the bit. Those between this and the
+        // RMW below may come or not, later ones do.
+        let before = topic.load(Relaxed);
         // Read before the ticket: a loss between the two is then reported once too often at most,
         // and only for a call that overlaps this one.
-        let lost = self.lost.load(Relaxed);
+        let lost = topic.lost.load(Relaxed);
         // SAFETY: chunks live as long as the topic.
         unsafe { chunk.as_ref() }
             .live
             .fetch_or(1 << bit, order::live_set());
-        let (_, turn) = self.update(order::turn_join(), |turn| turn);
-        self.subscribers.fetch_add(1, Relaxed);
+        let (_, joined) = topic.update(order::turn_join(), |turn| turn);
+        topic.subscribers.fetch_add(1, Relaxed);
         drop(writers);
         drop(swept);
-        let receiver = Receiver::new(
-            self.clone(),
-            mine,
-            chunk,
-            bit,
-            overflow,
-            capacity,
-            turn,
-            lost,
-        );
-        if turn.has(SHUT) {
+        let receiver = Receiver::new(topic.clone(), mine, chunk, overflow, before, joined, lost);
+        if joined.has(SHUT) {
             // Dropping the receiver takes the registration back.
             return Err(Refused::Shut);
         }
@@ -349,9 +345,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            let mut wakers = wakers::Wakers::new();
-            self.leave(&mut wakers);
-            wakers.wake_all();
+            self.leave(None);
         }
     }
 
@@ -365,9 +359,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            let mut wakers = wakers::Wakers::new();
-            self.leave(&mut wakers);
-            wakers.wake_all();
+            self.leave(None);
         }
     }
 
