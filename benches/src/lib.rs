@@ -19,7 +19,7 @@
 
 #[allow(unsafe_code)]
 pub mod alloc;
-// pub mod bench;
+pub mod bench;
 pub mod gate;
 pub mod histogram;
 pub mod input;

@@ -291,10 +291,10 @@ pub fn miss(n: usize) -> Workload {
     }
 }
 
-fn gating<G: Gated>(n: usize, workers: usize) -> Contender {
+fn gating<G: Gated>(n: usize) -> Contender {
     /// Submits between two waits for the last push.
     const WINDOW: usize = 4_096;
-    let mut system = G::new(n, workers);
+    let mut system = G::new(n);
     system.check();
     let picks: Vec<usize> = picks(n).into_iter().map(|key| key as usize).collect();
     let mut at = 0;
@@ -326,9 +326,9 @@ pub fn many_keys(n: usize) -> Workload {
         size: n,
         unit: "submit to push",
         contenders: vec![
-            gating::<AfterwriteKeys>(n, 1),
-            gating::<AfterwriteBatch>(n, 1),
-            gating::<ReferenceKeys>(n, 1),
+            gating::<AfterwriteKeys>(n),
+            gating::<AfterwriteBatch>(n),
+            gating::<ReferenceKeys>(n),
         ],
     }
 }

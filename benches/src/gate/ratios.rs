@@ -36,7 +36,7 @@ fn workloads() -> Vec<Workload> {
 pub enum Plant {
     /// So many per cent.
     Percent(f64),
-    /// As much as passes the recorded limit by a tenth.
+    /// As much as passes the recorded limit by half.
     PastLimit,
 }
 
@@ -57,50 +57,27 @@ pub fn check(planted: Plant, record: bool) -> Result<Vec<Finding>, String> {
             .ok_or_else(|| format!("{name} has no reference"))?;
         let reference = work.contenders.swap_remove(reference);
         let ours = work.contenders.swap_remove(0);
+        let mut pair = [ours, reference];
         let percent = match (planted, limit) {
             (Plant::Percent(percent), _) => percent,
             (Plant::PastLimit, Some(limit)) => {
-                let mut plain = ours;
-                let mut pair = [plain, reference];
                 let ratio = median(&ratios(&mut pair, PAIRS / 4));
-                let percent = ((limit * 1.1 / ratio - 1.0) * 100.0).max(5.0);
-                let [ours, reference] = pair;
-                plain = slowed(ours, percent);
-                findings.push(finish(
-                    &name,
-                    [plain, reference],
-                    Some(limit),
-                    record,
-                    &mut limits,
-                ));
-                continue;
+                ((limit * 1.5 / ratio - 1.0) * 100.0).max(5.0)
             }
             (Plant::PastLimit, None) => 0.0,
         };
-        let pair = [slowed(ours, percent), reference];
-        findings.push(finish(&name, pair, limit, record, &mut limits));
+        let [ours, reference] = pair;
+        let ratios = ratios(&mut [slowed(ours, percent), reference], PAIRS);
+        if record {
+            let limit = (median(&ratios) * HEADROOM * 1_000.0).ceil() / 1_000.0;
+            limits.set(&name, limit);
+        }
+        findings.push(judge(&name, &ratios, limit, record));
     }
     if record {
         limits.write()?;
     }
     Ok(findings)
-}
-
-fn finish(
-    name: &str,
-    mut pair: [Contender; 2],
-    limit: Option<f64>,
-    record: bool,
-    limits: &mut Limits,
-) -> Finding {
-    let ratios = ratios(&mut pair, PAIRS);
-    if record {
-        limits.set(
-            name,
-            (median(&ratios) * HEADROOM * 1_000.0).ceil() / 1_000.0,
-        );
-    }
-    judge(name, &ratios, limit, record)
 }
 
 fn slowed(mut contender: Contender, percent: f64) -> Contender {

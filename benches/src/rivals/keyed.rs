@@ -1,5 +1,8 @@
 //! Many keys: who subscribes and leaves, gates on random keys, keys that nobody subscribes.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
 use afterwrite::{Gate, Notice, Registry, Submitted, Subscription};
 
 use super::BUFFER;
@@ -50,9 +53,9 @@ pub trait Miss: Churn {
 pub trait Gated: 'static {
     /// Its name in the tables.
     const NAME: &'static str;
-    /// One subscriber on each of `keys` keys, and this many workers.
-    fn new(keys: usize, workers: usize) -> Self;
-    /// Submits to these keys and waits until all are pushed.
+    /// One subscriber on each of `keys` keys, and one worker.
+    fn new(keys: usize) -> Self;
+    /// Submits to these keys and waits until all gates have answered.
     fn submit(&mut self, window: &[usize]);
     /// Takes what the subscribers of these keys have; how many notices there were.
     fn drain(&mut self, window: &[usize]) -> usize;
@@ -64,7 +67,12 @@ pub trait Gated: 'static {
     fn check(&mut self) {
         let window = [0; 8];
         self.submit(&window);
-        assert_eq!(self.drain(&window), 8, "{} lost a notice", Self::NAME);
+        let mut n = 0;
+        let begin = Instant::now();
+        while n < 8 && begin.elapsed() < Duration::from_secs(10) {
+            n += self.drain(&window);
+        }
+        assert_eq!(n, 8, "{} lost a notice", Self::NAME);
         assert_eq!(self.drain(&window), 0, "{} made a notice up", Self::NAME);
     }
 }
@@ -72,19 +80,53 @@ pub trait Gated: 'static {
 /// The most that a window may hold: both systems' queues have room for it.
 const QUEUE: usize = 1 << 14;
 
+/// Gates that have answered; counted alike for all, by the gates themselves.
+#[derive(Debug)]
+struct Answered {
+    /// One for each system, which lives as long as the process: a gate can refer to it without cost.
+    count: &'static AtomicU64,
+    awaited: u64,
+}
+
+impl Answered {
+    fn new() -> Self {
+        Self {
+            count: Box::leak(Box::default()),
+            awaited: 0,
+        }
+    }
+
+    fn gate(&self, value: u64) -> impl FnMut() -> u64 + Send + use<> {
+        let count = self.count;
+        move || {
+            // The one worker alone counts.
+            count.store(count.load(Relaxed) + 1, Relaxed);
+            value
+        }
+    }
+
+    /// Waits until so many more have answered. The last push may end a moment later.
+    fn wait(&mut self, submitted: usize) {
+        self.awaited += submitted as u64;
+        while self.count.load(Relaxed) < self.awaited {
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// Ours.
 #[derive(Debug)]
 pub struct AfterwriteKeys {
     registry: Registry<u64>,
     names: Vec<String>,
     standing: Vec<Subscription<u64>>,
-    pushed: u64,
+    answered: Answered,
 }
 
 impl AfterwriteKeys {
-    fn build(keys: usize, each: usize, workers: usize) -> Self {
+    fn build(keys: usize, each: usize) -> Self {
         let registry = Registry::<u64>::builder()
-            .workers(workers)
+            .workers(1)
             .queue_capacity(QUEUE)
             .pending_capacity(QUEUE)
             .pending_per_key(QUEUE)
@@ -101,18 +143,7 @@ impl AfterwriteKeys {
             registry,
             names,
             standing,
-            pushed: 0,
-        }
-    }
-
-    fn wait(&mut self, submitted: usize) {
-        self.pushed += submitted as u64;
-        let pushes = || {
-            let stats = self.registry.stats();
-            stats.shards.iter().map(|shard| shard.pushes).sum::<u64>()
-        };
-        while pushes() < self.pushed {
-            std::thread::yield_now();
+            answered: Answered::new(),
         }
     }
 }
@@ -121,7 +152,7 @@ impl Churn for AfterwriteKeys {
     const NAME: &'static str = "afterwrite";
 
     fn new(keys: usize, each: usize) -> Self {
-        Self::build(keys, each, 1)
+        Self::build(keys, each)
     }
 
     #[inline]
@@ -144,17 +175,19 @@ impl Miss for AfterwriteKeys {
 impl Gated for AfterwriteKeys {
     const NAME: &'static str = "afterwrite";
 
-    fn new(keys: usize, workers: usize) -> Self {
-        Self::build(keys, 1, workers)
+    fn new(keys: usize) -> Self {
+        Self::build(keys, 1)
     }
 
     fn submit(&mut self, window: &[usize]) {
         for &key in window {
-            let value = key as u64;
-            let submitted = self.registry.submit(&self.names[key], move |_| Some(value));
+            let mut gate = self.answered.gate(key as u64);
+            let submitted = self
+                .registry
+                .submit(&self.names[key], move |_| Some(gate()));
             assert_eq!(submitted, Submitted::Queued);
         }
-        self.wait(window.len());
+        self.answered.wait(window.len());
     }
 
     fn drain(&mut self, window: &[usize]) -> usize {
@@ -176,19 +209,19 @@ pub struct AfterwriteBatch(AfterwriteKeys);
 impl Gated for AfterwriteBatch {
     const NAME: &'static str = "afterwrite, batches of 256";
 
-    fn new(keys: usize, workers: usize) -> Self {
-        Self(AfterwriteKeys::build(keys, 1, workers))
+    fn new(keys: usize) -> Self {
+        Self(AfterwriteKeys::build(keys, 1))
     }
 
     fn submit(&mut self, window: &[usize]) {
         for batch in window.chunks(256) {
             let outcome = self.0.registry.submit_batch(batch.iter().map(|&key| {
-                let value = key as u64;
-                (&self.0.names[key], Gate::read(move |_| Some(value)))
+                let mut gate = self.0.answered.gate(key as u64);
+                (&self.0.names[key], Gate::read(move |_| Some(gate())))
             }));
             assert_eq!(outcome.queued, batch.len());
         }
-        self.0.wait(window.len());
+        self.0.answered.wait(window.len());
     }
 
     fn drain(&mut self, window: &[usize]) -> usize {
@@ -202,12 +235,12 @@ pub struct ReferenceKeys {
     reference: Reference<CrossbeamChannel>,
     names: Vec<String>,
     standing: Vec<Standing<CrossbeamChannel>>,
-    ended: u64,
+    answered: Answered,
 }
 
 impl ReferenceKeys {
-    fn build(keys: usize, each: usize, workers: usize) -> Self {
-        let reference = Reference::new(workers, QUEUE);
+    fn build(keys: usize, each: usize) -> Self {
+        let reference = Reference::new(1, QUEUE);
         let names = input::keys(keys);
         let standing = names
             .iter()
@@ -218,7 +251,7 @@ impl ReferenceKeys {
             reference,
             names,
             standing,
-            ended: 0,
+            answered: Answered::new(),
         }
     }
 }
@@ -227,7 +260,7 @@ impl Churn for ReferenceKeys {
     const NAME: &'static str = "reference";
 
     fn new(keys: usize, each: usize) -> Self {
-        Self::build(keys, each, 1)
+        Self::build(keys, each)
     }
 
     #[inline]
@@ -250,20 +283,19 @@ impl Miss for ReferenceKeys {
 impl Gated for ReferenceKeys {
     const NAME: &'static str = "reference";
 
-    fn new(keys: usize, workers: usize) -> Self {
-        Self::build(keys, 1, workers)
+    fn new(keys: usize) -> Self {
+        Self::build(keys, 1)
     }
 
     fn submit(&mut self, window: &[usize]) {
         for &key in window {
-            let value = key as u64;
-            let submitted = self.reference.submit(&self.names[key], move || Some(value));
+            let mut gate = self.answered.gate(key as u64);
+            let submitted = self
+                .reference
+                .submit(&self.names[key], move || Some(gate()));
             assert_eq!(submitted, Some(true));
         }
-        self.ended += window.len() as u64;
-        while self.reference.ended() < self.ended {
-            std::thread::yield_now();
-        }
+        self.answered.wait(window.len());
     }
 
     fn drain(&mut self, window: &[usize]) -> usize {

@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ahash::RandomState;
-use crossbeam_utils::CachePadded;
 use parking_lot::RwLock;
 
 /// A bounded channel of `u64`.
@@ -82,8 +81,6 @@ struct Shared<C: Channel> {
     keys: RwLock<HashMap<String, Subscribers<C>, RandomState>>,
     hasher: RandomState,
     next_id: AtomicU64,
-    /// Gates that ended, with a push or without.
-    ended: CachePadded<AtomicU64>,
     /// Sends that found a channel full.
     full: AtomicU64,
 }
@@ -132,7 +129,6 @@ impl<C: Channel> Reference<C> {
             keys: RwLock::new(HashMap::with_hasher(hasher.clone())),
             hasher,
             next_id: AtomicU64::new(0),
-            ended: CachePadded::default(),
             full: AtomicU64::new(0),
         });
         let (workers, threads) = (0..workers)
@@ -150,7 +146,6 @@ impl<C: Channel> Reference<C> {
                                 std::thread::sleep(WAIT);
                             }
                         }
-                        shared.ended.fetch_add(1, Relaxed);
                     }
                 });
                 (sender, thread)
@@ -209,12 +204,6 @@ impl<C: Channel> Reference<C> {
     #[inline]
     pub fn push(&self, key: &str, value: u64) -> usize {
         self.shared.push(key, value)
-    }
-
-    /// Gates that have ended so far.
-    #[must_use]
-    pub fn ended(&self) -> u64 {
-        self.shared.ended.load(Relaxed)
     }
 
     /// Sends that found a channel full.
