@@ -29,6 +29,6 @@ pub mod plant;
 // pub mod record;
 pub mod rivals;
 pub mod rounds;
-// pub mod service;
+pub mod service;
 pub mod waits;
 pub mod workload;
