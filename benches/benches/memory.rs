@@ -6,6 +6,7 @@ use afterwrite_benches::{alloc, memory};
 static COUNTING: alloc::Counting = alloc::Counting;
 
 fn main() {
+    alloc::switch(true);
     assert!(alloc::counts(), "the allocator is installed above");
     memory::print(&memory::rows());
 }

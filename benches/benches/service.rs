@@ -4,12 +4,13 @@
 use afterwrite_benches::service::{self, Settings};
 
 fn main() {
-    let steps = service::sweep(Settings::default());
+    let settings = Settings::default();
+    let steps = service::sweep(settings);
     service::print(&steps);
     let mut systems: Vec<_> = steps.iter().map(|step| step.system).collect();
     systems.dedup();
     for system in systems {
-        let capacity = service::capacity(&steps, system);
-        println!("{system}: no loss up to {capacity} submits a second");
+        let capacity = service::capacity(&steps, system, settings);
+        println!("{system}: holds up to {capacity} submits a second");
     }
 }

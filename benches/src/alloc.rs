@@ -1,27 +1,35 @@
 //! A global allocator that counts: what this thread allocates, and what the process holds.
 //!
 //! A binary that wants it says `#[global_allocator] static A: Counting = Counting;`. Counting costs a
-//! thread-local and two relaxed additions a call, so the binaries that time install it only where
-//! memory is the subject.
+//! thread-local and two additions a call, so it is off until [`switch`] turns it on: what is timed
+//! pays one load and one branch.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 /// The system's allocator, with counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counting;
 
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
-static CALLS: AtomicU64 = AtomicU64::new(0);
+static ON: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     static MINE: Cell<u64> = const { Cell::new(0) };
 }
 
+/// Turns counting on or off, for all threads.
+pub fn switch(on: bool) {
+    ON.store(on, Relaxed);
+}
+
+#[inline]
 fn count(bytes: i64) {
+    if !ON.load(Relaxed) {
+        return;
+    }
     LIVE_BYTES.fetch_add(bytes, Relaxed);
-    CALLS.fetch_add(1, Relaxed);
     // A thread that is ending has no counter left; its last allocations are of no interest.
     let _ = MINE.try_with(|mine| mine.set(mine.get() + 1));
 }
@@ -42,7 +50,9 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        LIVE_BYTES.fetch_sub(layout.size() as i64, Relaxed);
+        if ON.load(Relaxed) {
+            LIVE_BYTES.fetch_sub(layout.size() as i64, Relaxed);
+        }
         // SAFETY: the caller keeps `dealloc`'s contract; the memory came from `System`.
         unsafe { System.dealloc(memory, layout) }
     }
@@ -60,19 +70,14 @@ pub fn mine() -> u64 {
     MINE.with(Cell::get)
 }
 
-/// Allocations (and reallocations) of all threads so far.
-#[must_use]
-pub fn all() -> u64 {
-    CALLS.load(Relaxed)
-}
-
-/// Bytes that are allocated now, by their layouts.
+/// Bytes that are allocated now, by their layouts, less those from before counting was on: the difference
+/// of two calls is what counts.
 #[must_use]
 pub fn live_bytes() -> i64 {
     LIVE_BYTES.load(Relaxed)
 }
 
-/// Whether this process counts at all: one allocation is made and looked for.
+/// Whether this process counts now: one allocation is made and looked for.
 #[must_use]
 pub fn counts() -> bool {
     let before = mine();
