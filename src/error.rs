@@ -142,7 +142,8 @@ pub enum Published {
     /// This many subscribers have it (those with a full buffer are not among them, and will learn
     /// that they missed it).
     Reached(usize),
-    /// Another push of the key was under way: the key's shard has it, and pushes it in its order.
+    /// Another push of the key was under way: the key's shard has it, and pushes it in the order of
+    /// what was published, ahead of gates that wait.
     HandedOver,
     /// The shard's queue was full: the key's subscribers get [`Missed`](crate::Notice::Missed).
     QueueFull,

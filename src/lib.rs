@@ -1,4 +1,55 @@
 //! Tell everyone who should know that a write has happened, and only once it is true where they are.
+//!
+//! A service writes to one store and reads from another, which lags: a replica, a projection, an
+//! index. Told of a change right after its commit, a subscriber that comes back to read it may find the
+//! old value, and keep it. A [`Registry`] holds each notice back behind a *gate*, until this process's
+//! read view shows the change, and then pushes it to the subscribers of the key.
+//!
+//! ```
+//! use afterwrite::{Notice, Registry, Submitted, Watermark};
+//!
+//! let registry: Registry<&str> = Registry::new()?;
+//! let view = Watermark::new(41); // how far the read view has got
+//! let mut order = registry.subscribe("order/17")?;
+//!
+//! // The writer: event 42 is committed, and the view may not show it yet.
+//! let submitted = registry.submit_at("order/17", view.reached(42), "paid");
+//! assert_eq!(submitted, Submitted::Queued);
+//!
+//! // The projection: the view shows event 42.
+//! view.advance(42);
+//! assert_eq!(order.recv_blocking(), Some(Notice::Changed("paid")));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Gates
+//!
+//! | gate | opens | for views that |
+//! |---|---|---|
+//! | [`submit_at`](Registry::submit_at) | when a [`Watermark`] reaches a position; nothing polls | say how far they are |
+//! | [`submit`](Registry::submit) | when a function that reads the view answers `Some`; asked again at the pace of a [`Retry`] | can be asked quickly |
+//! | [`submit_async`](Registry::submit_async) | the same, with an asynchronous function | are asked over a network |
+//! | [`publish`](Registry::publish) | at once: there is none | are the store that was written |
+//!
+//! # Guarantees
+//!
+//! - **No loss is silent.** A full buffer, a full queue, a gate that expires and a producer that panics all
+//!   reach the subscriber as [`Notice::Missed`].
+//! - **A push takes no lock** and allocates nothing; a slow subscriber slows neither it nor others.
+//! - **A key that waits delays no other key**, also on the same thread.
+//! - **A close never races a send.** A push that begins after a close touches nothing; every payload is
+//!   dropped exactly once.
+//! - **Order.** The notices of a key come in the order of their submits, to all of its subscribers.
+//! - **Bounds.** Nothing grows with the number of submits, and nothing waits without a limit unless it is
+//!   asked to.
+//!
+//! [`docs::guarantees`] has them line by line, [`docs::limitations`] what is not promised,
+//! [`docs::architecture`] the parts and [`docs::orderings`] the memory orderings.
+//!
+//! # Features
+//!
+//! `tokio` runs asynchronous producers in the context of a runtime that the [`Builder`] is given. A
+//! [`Subscription`] needs none, with it or without.
 
 #![deny(
     unsafe_code,
@@ -8,11 +59,20 @@
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(doctest)]
+mod auto_traits;
+pub mod bus;
 mod directory;
+pub mod docs;
 mod error;
 mod gate;
+pub mod invalidation;
 #[allow(unsafe_code)]
 mod mailbox;
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+#[allow(unsafe_code)]
+pub mod models;
 mod observer;
 mod registry;
 mod shard;
@@ -37,6 +97,9 @@ pub use gate::{
 pub use mailbox::Overflow;
 pub use observer::{DropReason, Expiry, Observer, SkipReason, Timing};
 pub use registry::{Builder, Key, Pinning, Registry, Stats, SubscribeOptions};
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+pub use shard::models as shard_models;
 pub use shard::{ShardStats, WaitStrategy};
 pub use subscription::{Closer, Notice, Recv, Subscription, SubscriptionId};
 pub use topic::Tally;

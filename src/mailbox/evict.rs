@@ -23,7 +23,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 use super::{Header, extended};
-use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed, UnsafeCell, order};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed, UnsafeCell, order, panics::contain};
 
 const INDEX_MASK: u64 = 0xffff;
 const FULL: u64 = 1 << 16;
@@ -131,7 +131,9 @@ pub(super) unsafe fn drain<T>(header: NonNull<Header>, capacity: usize) {
         if found & FULL != 0 {
             entry.store(found & !FULL, Relaxed);
             // SAFETY: a full entry owns its record, which holds a payload.
-            drop(unsafe { take(&*parts.records.add((found & INDEX_MASK) as usize)) });
+            let payload = unsafe { take(&*parts.records.add((found & INDEX_MASK) as usize)) };
+            // A drop that panics must not cost the others theirs.
+            contain(|| drop(payload));
         }
     }
 }

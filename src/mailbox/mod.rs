@@ -25,11 +25,11 @@
 //! | none                | lives        | may write     | both, by the stamps                  |
 //! | `CLOSED`            | lives        | one may write | both; the receiver only to drop them |
 //! | `CLOSED, QUIET`     | lives        | none ever     | the receiver                         |
-//! | `CLOSED, DETACHED`  | is gone      | one may write | the pusher                           |
-//! | all three           | is gone      | none ever     | whoever set the later bit: it drains |
+//! | `CLOSED, DETACHED`  | is done      | one may write | the pusher                           |
+//! | all three           | is done      | none ever     | whoever set the later bit: it drains |
 //!
 //! `QUIET` is set once the turn proves that no push can see the mailbox any more (see
-//! [`crate::topic`]); `DETACHED` when the receiver has gone. Each is set by one read-modify-write on
+//! [`crate::topic`]); `DETACHED` when the receiver takes nothing any more. Each is set by one read-modify-write on
 //! the same word, so exactly one of the two finds the other bit set, and that one drops what is left.
 
 mod evict;
@@ -37,12 +37,12 @@ mod own;
 mod ring;
 mod waiter;
 
-use std::alloc::{self, Layout};
+use std::alloc::{Layout, handle_alloc_error};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed, UnsafeCell, order};
+use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed, UnsafeCell, alloc, order};
 
 pub(crate) use evict::EvictReader;
 pub(crate) use own::{Flags, Ledger, Place};
@@ -70,7 +70,7 @@ pub(crate) const CLOSED: u8 = 1;
 const QUIET: u8 = 1 << 1;
 const DETACHED: u8 = 1 << 2;
 
-/// What all policies have in common; what a receive reads comes first. 112 bytes.
+/// What all policies have in common; what a receive reads comes first. 120 bytes.
 #[repr(C)]
 pub(crate) struct Header {
     /// Where the receiver stands; touched by it alone.
@@ -130,7 +130,7 @@ impl<T> Mailbox<T> {
         // SAFETY: the layout is never of size zero, it begins with a `Header`.
         let raw = unsafe { alloc::alloc(layout) };
         let Some(header) = NonNull::new(raw.cast::<Header>()) else {
-            alloc::handle_alloc_error(layout)
+            handle_alloc_error(layout)
         };
         let flag = if cells == Cells::Evicting {
             EVICTING
@@ -199,12 +199,13 @@ impl<T> Mailbox<T> {
         self.header().state.load(Relaxed) & CLOSED != 0
     }
 
-    /// Raises the closed bit; true for the one caller that raised it.
+    /// Raises the closed bit; true for the one caller that raised it. The receiver sees it by the
+    /// waker that is taken next, and by every later push.
     pub(crate) fn close(&self) -> bool {
-        self.header().state.fetch_or(CLOSED, order::close_raise()) & CLOSED == 0
+        self.header().state.fetch_or(CLOSED, Relaxed) & CLOSED == 0
     }
 
-    /// No push can touch the mailbox any more. Drops the payloads if the receiver has gone.
+    /// No push can touch the mailbox any more. Drops the payloads if the receiver is done.
     ///
     /// # Safety
     /// The turn proved it, and this is called once.
@@ -213,7 +214,7 @@ impl<T> Mailbox<T> {
         unsafe { self.settle(QUIET, DETACHED) }
     }
 
-    /// The receiver has gone. Drops the payloads if no push can touch the mailbox any more.
+    /// The receiver is done. Drops the payloads if no push can touch the mailbox any more.
     ///
     /// # Safety
     /// The caller is the receiver, and takes nothing afterwards.
@@ -250,6 +251,19 @@ impl<T> Mailbox<T> {
 }
 
 impl Header {
+    /// For the models: every use of the mailbox by another thread happened before this.
+    #[cfg(afterwrite_loom)]
+    fn assert_exclusive(&mut self) {
+        self.next.with_mut(|_| ());
+        self.refs.with_mut(|_| ());
+        self.place.with_mut(|_| ());
+        self.ledger.with_mut(|_| ());
+        self.position.with_mut(|_| ());
+        self.state.with_mut(|_| ());
+        self.waker_state.with_mut(|_| ());
+        self.waker.with_mut(|_| ());
+    }
+
     fn shape(&self) -> (Cells, usize) {
         let capacity = usize::from(self.capacity & !EVICTING);
         if self.capacity & EVICTING != 0 {
@@ -320,6 +334,11 @@ impl<T> Drop for Mailbox<T> {
     fn drop(&mut self) {
         if self.header().refs.fetch_sub(1, order::refs_drop()) != 1 {
             return;
+        }
+        // SAFETY: the last reference.
+        #[cfg(afterwrite_loom)]
+        unsafe {
+            self.header.as_mut().assert_exclusive();
         }
         let (cells, capacity) = self.header().shape();
         // SAFETY: the last reference. Both the receiver and the topic gave theirs up, and each set

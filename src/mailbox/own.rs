@@ -29,13 +29,12 @@ impl Flags {
     pub(crate) const EVICTING: Self = Self(1);
     /// What was replaced counts as merged, not as missed.
     pub(crate) const CONFLATE: Self = Self(1 << 1);
-    /// The ticket after `last` was under way when the subscription began: it may be here, and is
-    /// not missed if it is not.
-    pub(crate) const OVERLAP: Self = Self(1 << 2);
     /// A first notice is awaited.
-    pub(crate) const FIRST: Self = Self(1 << 3);
+    pub(crate) const FIRST: Self = Self(1 << 2);
     /// Nothing comes any more.
-    pub(crate) const ENDED: Self = Self(1 << 4);
+    pub(crate) const ENDED: Self = Self(1 << 3);
+    /// The receiver left the mailbox to the pusher.
+    pub(crate) const DETACHED: Self = Self(1 << 4);
 
     #[inline(always)]
     pub(crate) fn has(self, flag: Self) -> bool {
@@ -51,7 +50,7 @@ impl Flags {
     }
 }
 
-/// What became of the tickets, and what only an evicting mailbox needs. 56 bytes.
+/// What became of the tickets, and what only an evicting mailbox needs. 64 bytes.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) evicting: EvictReader,
@@ -59,6 +58,9 @@ pub(crate) struct Ledger {
     pub(crate) lost: u64,
     /// The last ticket that does not count here: what was received is what is left of `last`.
     pub(crate) start: u64,
+    /// Pushes up to this ticket overlapped the registration: they may be here, and are not missed if
+    /// they are not.
+    pub(crate) overlapped: u64,
     pub(crate) missed: u64,
     pub(crate) merged: u64,
     pub(crate) discarded: u64,
@@ -95,6 +97,7 @@ impl Ledger {
             evicting: EvictReader::new(capacity),
             lost: 0,
             start: 0,
+            overlapped: 0,
             missed: 0,
             merged: 0,
             discarded: 0,
@@ -109,7 +112,7 @@ mod tests {
     #[test]
     fn what_every_receive_touches_is_small() {
         assert_eq!(size_of::<Place>(), 16);
-        assert_eq!(size_of::<Ledger>(), 56);
+        assert_eq!(size_of::<Ledger>(), 64);
     }
 
     #[test]
@@ -117,9 +120,9 @@ mod tests {
         let all = [
             Flags::EVICTING,
             Flags::CONFLATE,
-            Flags::OVERLAP,
             Flags::FIRST,
             Flags::ENDED,
+            Flags::DETACHED,
         ];
         for (index, &flag) in all.iter().enumerate() {
             let mut flags = Flags::NONE;

@@ -17,7 +17,7 @@
 use std::task::Waker;
 
 use super::Header;
-use crate::sync::{Ordering::Relaxed, order};
+use crate::sync::{Ordering::Relaxed, hint, order};
 
 const IDLE: u8 = 0;
 const REGISTERING: u8 = 1;
@@ -35,8 +35,10 @@ impl Header {
             self.waker_state
                 .compare_exchange(IDLE, REGISTERING, order::waker_register(), Relaxed);
         if taken.is_err() {
-            // A taker is at work: what it announces may concern us.
+            // A taker is at work: what it announces may concern us. The caller comes back at once,
+            // and again until the taker is done, which is a spin.
             fresh.wake();
+            hint::spin_loop();
             return;
         }
         // SAFETY: `REGISTERING` is ours alone, takers leave the cell to us while it stands.

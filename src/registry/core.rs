@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use slab::Slab;
+
 use super::builder::{Limits, SubscribeOptions};
 use super::key::Key;
 use crate::directory::{Directory, Hasher, KeyHash};
@@ -36,7 +38,8 @@ pub(crate) struct Core<T> {
 /// Shards whose thread has not ended, and who waits for that.
 struct Running {
     shards: usize,
-    waiting: Vec<Waker>,
+    /// One entry for each wait under way, taken out when it ends either way.
+    waiting: Slab<Waker>,
 }
 
 /// What a subscription gives back when it ends.
@@ -54,7 +57,7 @@ impl<T> Core<T> {
     ) -> Self {
         let running = Running {
             shards: 0,
-            waiting: Vec::new(),
+            waiting: Slab::new(),
         };
         Self {
             directory: Directory::new(),
@@ -68,7 +71,7 @@ impl<T> Core<T> {
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        self.settings.closing.load(order::closing_read())
+        self.settings.closing.load(Relaxed)
     }
 
     pub(crate) fn begin_closing(&self) {
@@ -99,6 +102,10 @@ impl<T> Core<T> {
     pub(crate) fn shard_ended(&self, index: usize) {
         self.directory.for_each(|channel| {
             if channel.attached.shard.index == index {
+                match channel.attached.finish_refusals() {
+                    0 => {}
+                    lost => channel.lose(lost),
+                }
                 channel.shut();
             }
         });
@@ -106,10 +113,12 @@ impl<T> Core<T> {
         running.shards -= 1;
         let waiting = match running.shards {
             0 => std::mem::take(&mut running.waiting),
-            _ => Vec::new(),
+            _ => Slab::new(),
         };
         drop(running);
-        waiting.into_iter().for_each(panics::wake);
+        waiting
+            .into_iter()
+            .for_each(|(_, waker)| panics::wake(waker));
     }
 
     /// Waits until every shard has ended; returns how many have not.
@@ -117,26 +126,45 @@ impl<T> Core<T> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let parker = Parker::default();
         let waker = parker.waker();
+        let mut place = None;
         loop {
-            let running = self.poll_closed(&waker);
+            let running = self.poll_closed(&waker, &mut place);
             if running == 0 || !parker.wait(deadline) {
+                self.forget_closed(&mut place);
                 return running;
             }
         }
     }
 
     /// How many shards have not ended; if there are any, the waker is called at the end. None count
-    /// for one of the shards themselves, which would wait for itself.
-    fn poll_closed(&self, waker: &Waker) -> usize {
+    /// for one of the shards themselves, which would wait for itself. `place` is the caller's among
+    /// those who wait, to be given back by [`Core::forget_closed`].
+    fn poll_closed(&self, waker: &Waker, place: &mut Option<usize>) -> usize {
         if shard::is_shard_of(&self.settings) {
             return 0;
         }
+        // A waker's clone and drop are the user's code: neither runs under the lock.
         let waker = waker.clone();
         let mut running = self.running.lock();
-        if running.shards > 0 && !running.waiting.iter().any(|other| other.will_wake(&waker)) {
-            running.waiting.push(waker);
+        let shards = running.shards;
+        let mut replaced = None;
+        if shards > 0 {
+            match *place {
+                Some(at) => replaced = Some(std::mem::replace(&mut running.waiting[at], waker)),
+                None => *place = Some(running.waiting.insert(waker)),
+            }
         }
-        running.shards
+        drop(running);
+        drop(replaced);
+        shards
+    }
+
+    /// A wait for the end is given up, or over.
+    fn forget_closed(&self, place: &mut Option<usize>) {
+        if let Some(at) = place.take() {
+            let waker = self.running.lock().waiting.try_remove(at);
+            drop(waker);
+        }
     }
 
     #[cfg(test)]
@@ -166,8 +194,7 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     /// The key's channel, pinned; made if there is none.
-    fn pin(&self, key: &str) -> Result<Arc<Channel<T>>, KeyError> {
-        let hash = self.check(key)?;
+    fn pin(&self, hash: KeyHash, key: &str) -> Result<Arc<Channel<T>>, KeyError> {
         let found = self.directory.get(hash, key, |channel| {
             channel.attached.try_pin().then(|| channel.clone())
         });
@@ -189,6 +216,14 @@ impl<T: Clone + Send + 'static> Core<T> {
             })
     }
 
+    #[cfg(afterwrite_loom)]
+    pub(crate) fn pin_for_models(&self, key: &str) -> Arc<Channel<T>> {
+        match self.pin(self.hasher.hash(key), key) {
+            Ok(channel) => channel,
+            Err(error) => unreachable!("{error}"),
+        }
+    }
+
     fn unpin(&self, channel: &Channel<T>) {
         let state = &channel.attached;
         if state.unpin() {
@@ -197,8 +232,9 @@ impl<T: Clone + Send + 'static> Core<T> {
         }
     }
 
-    pub(crate) fn resolve(self: &Arc<Self>, key: &str) -> Result<Key<T>, KeyError> {
-        Ok(Key::new(self.clone(), self.pin(key)?))
+    pub(crate) fn resolve(core: &Arc<Self>, key: &str) -> Result<Key<T>, KeyError> {
+        let hash = core.check(key)?;
+        Ok(Key::new(core.clone(), core.pin(hash, key)?))
     }
 
     pub(crate) fn release(&self, channel: &Channel<T>) {
@@ -206,58 +242,54 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     pub(crate) fn subscribe(
-        self: &Arc<Self>,
+        core: &Arc<Self>,
         key: &str,
         options: SubscribeOptions,
         gate: Option<Gate<T>>,
     ) -> Result<Subscription<T>, SubscribeError> {
-        let limit = self.limits.subscribers;
-        if self.subscribers.fetch_add(1, Relaxed) >= limit {
-            self.subscribers.fetch_sub(1, Relaxed);
-            // A key that is wrong is wrong at any time.
-            self.check(key)?;
-            return Err(SubscribeError::Full { limit });
-        }
-        let registered = self
-            .pin(key)
+        let limit = core.limits.subscribers;
+        let hash = core.check(key)?;
+        core.subscribers
+            .fetch_update(Relaxed, Relaxed, |now| (now < limit).then(|| now + 1))
+            .map_err(|_| SubscribeError::Full { limit })?;
+        let registered = core
+            .pin(hash, key)
             .map_err(SubscribeError::from)
             .and_then(|channel| {
-                let overflow = options.overflow.unwrap_or(self.limits.overflow);
+                let overflow = options.overflow.unwrap_or(core.limits.overflow);
                 let capacity = options
                     .capacity
-                    .map_or(self.limits.buffer, super::builder::buffer);
-                let limit = self.limits.subscribers_per_key;
-                channel
-                    .subscribe(overflow, capacity, limit)
-                    .map_err(|refused| {
-                        self.unpin(&channel);
-                        match refused {
-                            Refused::Full => SubscribeError::Full { limit },
-                            Refused::Shut => SubscribeError::Closed,
-                        }
-                    })
+                    .map_or(core.limits.buffer, super::builder::buffer);
+                let limit = core.limits.subscribers_per_key;
+                Topic::subscribe(&channel, overflow, capacity, limit).map_err(|refused| {
+                    core.unpin(&channel);
+                    match refused {
+                        Refused::Full => SubscribeError::Full { limit },
+                        Refused::Shut => SubscribeError::Closed,
+                    }
+                })
             });
         let mut receiver = match registered {
             Ok(receiver) => receiver,
             Err(error) => {
-                self.subscribers.fetch_sub(1, Relaxed);
+                core.subscribers.fetch_sub(1, Relaxed);
                 return Err(error);
             }
         };
         let first = gate.map(|gate| (gate, receiver.await_first()));
         let id = SubscriptionId::next();
-        self.settings
+        core.settings
             .observer
             .tell(|o| o.subscribed(receiver.topic().attached.key(), id));
         let registration = Registration {
-            core: self.clone(),
+            core: core.clone(),
             id,
         };
         let subscription = Subscription::new(receiver, registration);
         if let Some((gate, first)) = first {
             let receiver = subscription.receiver();
             let delivery = Delivery::First(first, receiver.mailbox().clone());
-            self.hand_over_first(receiver.topic(), gate.source, delivery)?;
+            core.hand_over_first(receiver.topic(), gate.source, delivery)?;
         }
         Ok(subscription)
     }
@@ -367,7 +399,7 @@ impl<T: Clone + Send + 'static> Core<T> {
         batch: impl IntoIterator<Item = (K, Gate<T>)>,
     ) -> BatchOutcome {
         let mut outcome = BatchOutcome::default();
-        let mut by_shard: Vec<Vec<Job<T>>> = self.shards.iter().map(|_| Vec::new()).collect();
+        let mut by_shard = Admitted(self.shards.iter().map(|_| Vec::new()).collect());
         let mut batch = batch.into_iter();
         let mut group: Vec<(K, Gate<T>)> = Vec::with_capacity(GROUP);
         let mut hashes: Vec<KeyHash> = Vec::with_capacity(GROUP);
@@ -387,18 +419,18 @@ impl<T: Clone + Send + 'static> Core<T> {
                     None => outcome.no_subscribers += 1,
                     Some(channel) if channel.attached.admit(self.settings.pending_per_key) => {
                         let shard = channel.attached.shard.index;
-                        by_shard[shard].push(self.job(&channel, gate.source, Delivery::All));
+                        by_shard.0[shard].push(self.job(&channel, gate.source, Delivery::All));
                     }
                     Some(channel) => {
                         // What is refused must not go before what was queued earlier.
                         let shard = channel.attached.shard.index;
-                        self.hand_over_batch(shard, &mut by_shard[shard], &mut outcome);
+                        self.hand_over_batch(shard, &mut by_shard.0[shard], &mut outcome);
                         outcome.count(self.refuse(&channel, gate.source));
                     }
                 }
             }
         }
-        for (shard, jobs) in by_shard.iter_mut().enumerate() {
+        for (shard, jobs) in by_shard.0.iter_mut().enumerate() {
             self.hand_over_batch(shard, jobs, &mut outcome);
         }
         outcome
@@ -477,16 +509,27 @@ impl<T: Clone + Send + 'static> Core<T> {
             Ok(()) => Published::HandedOver,
             Err(not_taken) => {
                 channel.attached.handed.fetch_sub(1, order::handed_down());
-                if matches!(not_taken, NotTaken::Closed) {
-                    return Published::Closed;
+                match not_taken {
+                    NotTaken::Closed => Published::Closed,
+                    // Told by the shard, so that it does not precede what was queued earlier.
+                    NotTaken::Full(job) => match self.refuse(channel, job.source) {
+                        Submitted::Closed => Published::Closed,
+                        _ => Published::QueueFull,
+                    },
                 }
-                // Its change is no more visible than that of a gate that was refused.
-                channel.lose(1);
-                self.settings
-                    .observer
-                    .dropped(channel.attached.key(), DropReason::QueueFull);
-                Published::QueueFull
             }
+        }
+    }
+}
+
+/// Jobs of a batch that have a place with their key and are not handed over yet, by shard.
+struct Admitted<T>(Vec<Vec<Job<T>>>);
+
+impl<T> Drop for Admitted<T> {
+    fn drop(&mut self) {
+        // The batch's iterator panicked: the places are not lost with it.
+        for job in self.0.iter().flatten() {
+            job.channel.attached.release();
         }
     }
 }
@@ -494,11 +537,12 @@ impl<T: Clone + Send + 'static> Core<T> {
 /// Ends with the registry's last shard.
 pub(crate) struct Closed<T> {
     core: Arc<Core<T>>,
+    place: Option<usize>,
 }
 
 impl<T> Closed<T> {
     pub(crate) fn new(core: Arc<Core<T>>) -> Self {
-        Self { core }
+        Self { core, place: None }
     }
 }
 
@@ -506,10 +550,17 @@ impl<T> Future for Closed<T> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match self.core.poll_closed(cx.waker()) {
+        let this = self.get_mut();
+        match this.core.poll_closed(cx.waker(), &mut this.place) {
             0 => Poll::Ready(()),
             _ => Poll::Pending,
         }
+    }
+}
+
+impl<T> Drop for Closed<T> {
+    fn drop(&mut self) {
+        self.core.forget_closed(&mut self.place);
     }
 }
 

@@ -3,6 +3,8 @@
 mod builder;
 mod core;
 mod key;
+#[cfg(all(test, not(afterwrite_loom)))]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
@@ -14,6 +16,8 @@ use crate::shard::ShardStats;
 use crate::subscription::Subscription;
 use crate::sync::{Arc, panics};
 
+#[cfg(afterwrite_loom)]
+pub(crate) use builder::Limits;
 pub use builder::{Builder, Pinning, SubscribeOptions};
 pub(crate) use core::{Core, Registration};
 pub use key::Key;
@@ -117,7 +121,7 @@ impl<T: Clone + Send + 'static> Registry<T> {
         key: &str,
         options: SubscribeOptions,
     ) -> Result<Subscription<T>, SubscribeError> {
-        self.core().subscribe(key, options, None)
+        Core::subscribe(self.core(), key, options, None)
     }
 
     /// Subscribes, and delivers one first notice through a gate, to this subscription alone.
@@ -150,7 +154,7 @@ impl<T: Clone + Send + 'static> Registry<T> {
         options: SubscribeOptions,
         gate: Gate<T>,
     ) -> Result<Subscription<T>, SubscribeError> {
-        self.core().subscribe(key, options, Some(gate))
+        Core::subscribe(self.core(), key, options, Some(gate))
     }
 
     /// Hands a producer to the key's shard, which asks it until the read view shows the change, and
@@ -222,8 +226,9 @@ impl<T: Clone + Send + 'static> Registry<T> {
     /// Pushes a payload to every subscriber of the key, at once and on the calling thread: it
     /// overtakes gates that wait.
     ///
-    /// If another push of the key is under way the payload goes to the key's shard. Lock-free, but for
-    /// the queue's short lock in that case. Payloads published by one thread keep their order.
+    /// If another push of the key is under way the payload goes to the key's shard, which pushes it
+    /// next, ahead of gates that wait as well. Lock-free, but for the queue's short lock in that
+    /// case. Payloads published by one thread keep their order.
     pub fn publish(&self, key: &str, payload: T) -> Published {
         self.core().publish(key, payload)
     }
@@ -233,7 +238,7 @@ impl<T: Clone + Send + 'static> Registry<T> {
     /// # Errors
     /// [`KeyError`] for an empty or overlong key, and for a closed registry.
     pub fn key(&self, key: &str) -> Result<Key<T>, KeyError> {
-        self.core().resolve(key)
+        Core::resolve(self.core(), key)
     }
 
     /// How many subscribers the key has. Lock-free.

@@ -5,11 +5,16 @@ use crossbeam_utils::atomic::AtomicCell;
 use super::inbox::Inbox;
 use super::job::Refusal;
 use crate::directory::{KeyHash, Keyed};
-use crate::sync::{Arc, AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, order};
+use crate::sync::{
+    Arc, AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, order, panics,
+};
 use crate::topic::{Attached, Topic};
 
 /// One key of a registry.
 pub(crate) type Channel<T> = Topic<T, KeyState<T>>;
+
+/// In `debt`: the shard has taken its last refused loss.
+const FINISHED: u64 = 1 << 63;
 
 /// What goes with a key.
 pub(crate) struct KeyState<T> {
@@ -28,6 +33,8 @@ pub(crate) struct KeyState<T> {
     pub(crate) lane: AtomicU32,
     /// Producers that were not taken over, merged into one.
     refused: AtomicCell<Option<Box<Refusal<T>>>>,
+    /// Refused losses that the shard has not taken, and whether it takes any more ([`FINISHED`]).
+    debt: AtomicU64,
     /// Gates that a later one took the place of.
     pub(crate) coalesced: AtomicU64,
     /// Gates that expired with [`Expiry::Skip`](crate::Expiry::Skip).
@@ -46,6 +53,7 @@ impl<T> KeyState<T> {
             handed: AtomicU32::new(0),
             lane: AtomicU32::new(0),
             refused: AtomicCell::new(None),
+            debt: AtomicU64::new(0),
             coalesced: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
         }
@@ -94,8 +102,16 @@ impl<T> KeyState<T> {
         self.pending.fetch_sub(1, Relaxed);
     }
 
-    /// Leaves a producer that was not taken over; true if the key has to be listed. Lock-free.
-    pub(crate) fn refuse(&self, mut fresh: Box<Refusal<T>>) -> bool {
+    /// Leaves a producer that was not taken over: whether the key has to be listed, or `None` if the
+    /// shard has ended, and nothing was left. Lock-free.
+    ///
+    /// The loss is counted by itself, before the producer is in its place: what the last look of the
+    /// shard finds in the count is told, wherever its producer may be, and who counts later knows
+    /// that it came too late.
+    pub(crate) fn refuse(&self, mut fresh: Box<Refusal<T>>) -> Option<bool> {
+        if self.debt.fetch_add(fresh.lost, Relaxed) & FINISHED != 0 {
+            return None;
+        }
         if let Some(older) = self.refused.take() {
             fresh.absorb(older);
         }
@@ -110,7 +126,7 @@ impl<T> KeyState<T> {
         }
         // The producer is in its place before the flag is looked at, and the shard clears the flag
         // before it looks for the producer.
-        !self.listed.swap(true, order::refusal_list())
+        Some(!self.listed.swap(true, order::refusal_list()))
     }
 
     /// Notes that the shard has taken the key off its list.
@@ -120,7 +136,19 @@ impl<T> KeyState<T> {
 
     /// Takes what was refused.
     pub(crate) fn take_refusal(&self) -> Option<Box<Refusal<T>>> {
-        self.refused.take()
+        let refusal = self.refused.take()?;
+        self.debt.fetch_sub(refusal.lost, Relaxed);
+        Some(refusal)
+    }
+
+    /// The shard's last look at what was refused: how many losses are still to be told. Who is
+    /// refused later meets a closed registry.
+    pub(crate) fn finish_refusals(&self) -> u64 {
+        let left = self.debt.swap(FINISHED, Relaxed) & !FINISHED;
+        if let Some(refusal) = self.refused.take() {
+            panics::contain(|| drop(refusal));
+        }
+        left
     }
 }
 

@@ -18,7 +18,7 @@ use super::job::{Delivery, Job, Message, Refusal};
 use super::lanes::Lane;
 use super::ready::Node;
 use super::settings::Settings;
-use crate::gate::Attempt;
+use crate::gate::{Attempt, Source};
 use crate::observer::{DropReason, Expiry, SkipReason};
 use crate::sync::{Arc, Ordering::Relaxed};
 use crate::topic::Busy;
@@ -60,6 +60,8 @@ pub(crate) struct Engine<T> {
 pub(super) struct Meta {
     pub(super) submitted: Option<Instant>,
     pub(super) attempts: u32,
+    /// Published, not submitted.
+    pub(super) published: bool,
 }
 
 impl<T: Clone + Send + 'static> Engine<T> {
@@ -126,7 +128,9 @@ impl<T: Clone + Send + 'static> Engine<T> {
                 }
                 Message::Many(jobs) => {
                     self.inbox.taken(jobs.len());
-                    jobs.into_iter().for_each(|job| self.admit(job));
+                    for job in jobs {
+                        self.admit(job);
+                    }
                 }
             }
         }
@@ -151,6 +155,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
         let mut meta = Meta {
             submitted,
             attempts: 0,
+            published: matches!(source, Source::Ready(_)),
         };
         let has_lane = channel.attached.lane.load(Relaxed) != 0;
         let producer = match Arrived::of(source) {
@@ -293,6 +298,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
         let gate = self.gates.insert(Waiting {
             lane,
             delivery,
+            published: meta.published,
             state,
             submitted: meta.submitted,
             first_read: None,
@@ -301,7 +307,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
             node: None,
         });
         self.inbox.gate_waits(true);
-        self.lanes[lane].gates.push_back(gate);
+        self.line_up(lane, gate);
         if closed {
             return Some(gate);
         }
@@ -313,7 +319,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
     fn successor(&self, lane: usize) -> Option<usize> {
         let lane = &self.lanes[lane];
         let last = *lane.gates.back()?;
-        let behind_head = lane.gates.len() > 1;
+        let behind_head = lane.submitted() > 1;
         (behind_head && matches!(self.gates[last].delivery, Delivery::All)).then_some(last)
     }
 
@@ -344,6 +350,14 @@ impl<T: Clone + Send + 'static> Engine<T> {
                 lane
             }
             number => number as usize - 1,
+        }
+    }
+
+    /// Goes on with a read that waited for its waker. A gate that is to be asked again keeps its
+    /// pace: a late wake by an earlier read of it says nothing of the view.
+    fn read_woken(&mut self, id: usize) {
+        if matches!(&self.gates[id].state, State::Closed(p) if p.is_reading() || p.is_reached()) {
+            self.read(id);
         }
     }
 
@@ -466,7 +480,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
                 return true;
             }
             match self.inbox.ready.take() {
-                Some(gate) => self.read(gate as usize),
+                Some(gate) => self.read_woken(gate as usize),
                 None => return false,
             }
         }
@@ -531,7 +545,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
                 } = job;
                 match source {
                     // Published already, and only handed over: it is told as it is.
-                    crate::gate::Source::Ready(payload) => {
+                    Source::Ready(payload) => {
                         self.settle_now(&channel, &delivery, Some(payload));
                     }
                     other => {
@@ -547,6 +561,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
             channel.lose(refusal.lost);
             discard(refusal);
         }
+        self.inbox.ready.clear();
     }
 
     pub(super) fn cancelled(&self, channel: &Channel<T>) {

@@ -16,6 +16,8 @@ use crate::sync::panics::contain;
 pub(super) struct Waiting<T> {
     pub(super) lane: usize,
     pub(super) delivery: Delivery<T>,
+    /// Whether it stands for a payload that was published: no gate holds it back.
+    pub(super) published: bool,
     pub(super) state: State<T>,
     pub(super) submitted: Option<Instant>,
     /// When the budget began.

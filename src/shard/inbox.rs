@@ -12,7 +12,7 @@
 //!    came the same way: it puts the jobs on the stranded list, from which each such submitter
 //!    takes its own, and answers `Closed`.
 //!
-//! A submitter of case 1 may see `finished` as well; it then finds its job neither in the queue nor
+//! So `finished` needs no ordering of its own. A submitter of case 1 may see `finished` as well; it then finds its job neither in the queue nor
 //! stranded, and answers `Queued`. Jobs are told apart by an address on their caller's stack, which no
 //! other call has while this one lasts.
 
@@ -25,7 +25,7 @@ use super::channel::Channel;
 use super::job::{Job, Message, Refusal};
 use super::ready::ReadyList;
 use crate::sync::queue::{List, Queue};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering::Relaxed, order};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering::Relaxed};
 
 const WAITING: u64 = 1 << 32;
 
@@ -153,7 +153,11 @@ impl<T> Inbox<T> {
             return Err(NotTaken::Full(job));
         }
         self.bell.ring(MAIL);
-        if self.finished.load(order::finished_read()) && self.reclaim(caller) > 0 {
+        #[cfg(afterwrite_loom)]
+        if crate::sync::mutant("no_look_after_hand_over") {
+            return Ok(());
+        }
+        if self.finished.load(Relaxed) && self.reclaim(caller) > 0 {
             return Err(NotTaken::Closed);
         }
         Ok(())
@@ -180,7 +184,7 @@ impl<T> Inbox<T> {
             return (0, 0);
         }
         self.bell.ring(MAIL);
-        if self.finished.load(order::finished_read()) {
+        if self.finished.load(Relaxed) {
             let closed = self.reclaim(caller);
             return (room - closed, closed);
         }
@@ -210,23 +214,19 @@ impl<T> Inbox<T> {
     }
 
     /// Leaves a producer that found no room, for its loss to be told through its gate; true if the
-    /// registry is closed instead, and nothing was counted. Lock-free until the registry closes.
+    /// registry is closed instead, and nothing was counted. Lock-free.
     pub(crate) fn refuse(&self, channel: &Arc<Channel<T>>, refusal: Refusal<T>) -> bool {
-        if channel.attached.refuse(Box::new(refusal)) {
-            self.refused.push(channel.clone());
-            self.bell.ring(MAIL);
-        }
-        if self.finished.load(order::finished_read()) {
-            // As for a job: what is still there under the lock came too late. One loss is ours.
-            let stranded = self.stranded.lock();
-            if let Some(mut late) = channel.attached.take_refusal() {
-                late.lost -= 1;
-                if late.lost > 0 {
-                    channel.attached.refuse(late);
+        match channel.attached.refuse(Box::new(refusal)) {
+            None => return true,
+            Some(false) => {}
+            Some(true) => {
+                self.refused.push(channel.clone());
+                self.bell.ring(MAIL);
+                if self.finished.load(Relaxed) {
+                    // Nobody looks any more, and a listed key and this list hold each other.
+                    while self.refused.pop().is_some() {}
                 }
-                return true;
             }
-            drop(stranded);
         }
         self.counts.refused.fetch_add(1, Relaxed);
         false
@@ -269,7 +269,7 @@ impl<T> Inbox<T> {
         refusals: &mut Vec<(Arc<Channel<T>>, Box<Refusal<T>>)>,
     ) {
         let stranded = self.stranded.lock();
-        self.finished.store(true, order::finished_set());
+        self.finished.store(true, Relaxed);
         messages.extend(self.queue.drain());
         let mut channels = Vec::new();
         self.refused_by_now(&mut channels);
@@ -279,6 +279,12 @@ impl<T> Inbox<T> {
             }
         }
         drop(stranded);
+    }
+}
+
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        self.ready.clear();
     }
 }
 

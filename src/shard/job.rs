@@ -61,7 +61,7 @@ pub(crate) enum Message<T> {
     Many(Vec<Job<T>>),
 }
 
-/// Producers of one key that were not taken over: the newest, for all.
+/// Producers of one key that were not taken over: the newest gate, for all.
 pub(crate) struct Refusal<T> {
     pub(crate) lost: u64,
     pub(crate) source: Source<T>,
@@ -70,6 +70,11 @@ pub(crate) struct Refusal<T> {
 impl<T> Refusal<T> {
     pub(crate) fn absorb(&mut self, older: Box<Refusal<T>>) {
         self.lost += older.lost;
+        let mut older = older;
+        // What was published says nothing of the view that an older gate waits for.
+        if matches!(self.source, Source::Ready(_)) && !matches!(older.source, Source::Ready(_)) {
+            std::mem::swap(&mut self.source, &mut older.source);
+        }
         // A payload or a producer is the user's: so is its drop.
         crate::sync::panics::contain(|| drop(older));
     }

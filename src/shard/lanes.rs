@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::channel::{Channel, KeyState};
 use super::engine::{Engine, Meta, SLICE};
-use super::gates::{Outcome, State, discard};
+use super::gates::{Outcome, State, Waiting, discard};
 use super::job::Delivery;
 use crate::observer::Timing;
 use crate::sync::{Arc, Ordering::Relaxed, order, panics};
@@ -14,10 +14,13 @@ use crate::topic::{Busy, Pushed, Walk};
 /// Gates that one visit of a lane lets go, before other keys have their turn.
 const VISIT: usize = 16;
 
-/// The gates of one key.
+/// The gates of one key. What was published goes first, then gates in submit order; a push that
+/// is under way stays at the head.
 pub(super) struct Lane<T> {
     pub(super) channel: Arc<Channel<T>>,
     pub(super) gates: VecDeque<usize>,
+    /// How many of them were published.
+    published: usize,
     /// The head's push, if it is under way.
     walk: Option<(Walk<Arc<Channel<T>>, T, KeyState<T>>, Option<Instant>)>,
     scheduled: bool,
@@ -30,10 +33,16 @@ impl<T> Lane<T> {
         Self {
             channel,
             gates: VecDeque::new(),
+            published: 0,
             walk: None,
             scheduled: false,
             refusing: false,
         }
+    }
+
+    /// How many gates there are that were submitted.
+    pub(super) fn submitted(&self) -> usize {
+        self.gates.len() - self.published
     }
 }
 
@@ -57,20 +66,52 @@ impl<T: Clone + Send + 'static> Engine<T> {
         }
     }
 
+    /// Puts a gate in its place.
+    pub(super) fn line_up(&mut self, id: usize, gate: usize) {
+        let lane = &mut self.lanes[id];
+        if !self.gates[gate].published {
+            return lane.gates.push_back(gate);
+        }
+        let mut place = lane.published;
+        if lane.walk.is_some()
+            && let Some(&head) = lane.gates.front()
+            && !self.gates[head].published
+        {
+            place += 1;
+        }
+        lane.published += 1;
+        lane.gates.insert(place, gate);
+    }
+
+    /// Takes the head out of its lane.
+    fn take_head(&mut self, id: usize) -> Option<Waiting<T>> {
+        let head = self.lanes[id].gates.pop_front()?;
+        self.stop_waiting(head);
+        let gate = self.gates.remove(head);
+        self.inbox.gate_waits(false);
+        self.lanes[id].published -= usize::from(gate.published);
+        Some(gate)
+    }
+
     /// One visit: at most one slice of a walk, or some settled gates.
+    ///
+    /// The lane counts as scheduled until the visit is over: a refused producer that is let in by
+    /// the end of another must not list a lane that may be gone by then.
     pub(super) fn run_lane(&mut self, id: usize) {
-        self.lanes[id].scheduled = false;
         for _ in 0..VISIT {
             match self.visit(id) {
                 Visit::Settled => {}
-                Visit::Goes => return self.schedule(id),
-                Visit::Waits => return,
+                Visit::Goes => break,
+                Visit::Waits => {
+                    self.lanes[id].scheduled = false;
+                    return;
+                }
             }
             if self.lanes[id].gates.is_empty() {
                 return self.remove_lane(id);
             }
         }
-        self.schedule(id);
+        self.runnable.push_back(id);
     }
 
     fn remove_lane(&mut self, id: usize) {
@@ -135,6 +176,8 @@ impl<T: Clone + Send + 'static> Engine<T> {
             }
             (Outcome::Lose, Delivery::All | Delivery::HandedOver) => lane.channel.lose(1),
             (Outcome::Lose | Outcome::Skip, &Delivery::Lost(lost)) => lane.channel.lose(lost),
+            // A first notice is no push of the key.
+            (Outcome::Skip, Delivery::First(..)) => {}
             (Outcome::Skip, _) => {
                 lane.channel.attached.skipped.fetch_add(1, Relaxed);
             }
@@ -164,6 +207,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
                 let meta = Meta {
                     submitted: gate.submitted,
                     attempts: gate.attempts,
+                    published: gate.published,
                 };
                 self.account_push(&channel, pushed, &meta, began);
             }
@@ -194,12 +238,9 @@ impl<T: Clone + Send + 'static> Engine<T> {
 
     /// The head is let go: the next one may be open already.
     fn settle_head(&mut self, id: usize) {
-        let Some(head) = self.lanes[id].gates.pop_front() else {
+        let Some(gate) = self.take_head(id) else {
             return;
         };
-        self.stop_waiting(head);
-        let gate = self.gates.remove(head);
-        self.inbox.gate_waits(false);
         let channel = self.lanes[id].channel.clone();
         self.release(&channel, &gate.delivery);
         if matches!(gate.delivery, Delivery::Lost(_)) {
@@ -235,6 +276,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
                         &Meta {
                             submitted: None,
                             attempts: 0,
+                            published: false,
                         },
                         None,
                     );
@@ -261,23 +303,20 @@ impl<T: Clone + Send + 'static> Engine<T> {
 
     /// The registry closes: a push under way is finished, an open head pushed, the rest given up.
     pub(super) fn cancel_lane(&mut self, id: usize) {
-        if let Some((mut walk, _)) = self.lanes[id].walk.take() {
+        if let Some((walk, _)) = &mut self.lanes[id].walk {
             while !walk.step(SLICE) {}
-            walk.finish();
-            self.settle_head(id);
+            self.end_walk(id);
         }
-        while let Some(&head) = self.lanes[id].gates.front() {
-            self.stop_waiting(head);
-            self.lanes[id].gates.pop_front();
-            let gate = self.gates.remove(head);
-            self.inbox.gate_waits(false);
+        while let Some(gate) = self.take_head(id) {
             let channel = self.lanes[id].channel.clone();
             match gate.state {
                 State::Open(Outcome::Push(payload)) => {
                     self.settle_now(&channel, &gate.delivery, Some(payload));
                 }
                 State::Open(Outcome::Skip) => {
-                    channel.attached.skipped.fetch_add(1, Relaxed);
+                    if !matches!(gate.delivery, Delivery::First(..)) {
+                        channel.attached.skipped.fetch_add(1, Relaxed);
+                    }
                 }
                 other => {
                     if !matches!(other, State::Open(_)) {

@@ -20,14 +20,14 @@ mod gates;
 mod inbox;
 mod job;
 mod lanes;
+#[cfg(afterwrite_loom)]
+pub mod models;
 mod ready;
 mod settings;
 mod stats;
 mod thread;
 
 pub(crate) use channel::{Channel, KeyState};
-#[cfg(afterwrite_loom)]
-pub(crate) use engine::{Engine, Step};
 pub(crate) use inbox::{Inbox, NotTaken};
 pub(crate) use job::{Delivery, Job, Refusal};
 pub use settings::WaitStrategy;

@@ -49,6 +49,11 @@ impl ReadyList {
         None
     }
 
+    /// Forgets what is listed: a listed node and its list hold each other.
+    pub(crate) fn clear(&self) {
+        while self.take().is_some() {}
+    }
+
     /// How many nodes are listed now; later ones come behind them.
     pub(crate) fn len(&self) -> usize {
         self.woken.len()
@@ -80,7 +85,8 @@ impl Wake for Node {
     }
 
     fn wake_by_ref(self: &StdArc<Self>) {
-        if !self.listed.swap(true, order::ready_mark()) {
+        // A gate that has ended needs no look; its shard may have as well.
+        if self.gate.load(Relaxed) != GONE && !self.listed.swap(true, order::ready_mark()) {
             self.list.woken.push(self.clone());
             self.list.bell.ring(READY);
         }

@@ -7,7 +7,7 @@ use super::bell::{Bell, CLOSE};
 use super::engine::{Engine, Step};
 use super::inbox::Inbox;
 use super::settings::{Settings, WaitStrategy};
-use crate::sync::{Arc, AtomicBool, order, panics::contain};
+use crate::sync::{Arc, AtomicBool, Ordering::Relaxed, panics::contain};
 
 /// How long `SpinThenPark` looks again before it sleeps.
 const SPIN: Duration = Duration::from_micros(20);
@@ -29,7 +29,7 @@ fn address(closing: &Arc<AtomicBool>) -> usize {
 
 /// Raises the closing flag and rings every shard.
 pub(crate) fn begin_closing<T>(settings: &Settings, shards: &[Arc<Inbox<T>>]) {
-    settings.closing.store(true, order::closing_set());
+    settings.closing.store(true, Relaxed);
     for shard in shards {
         shard.bell.ring(CLOSE);
     }

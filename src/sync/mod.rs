@@ -17,11 +17,15 @@ pub(crate) use std::sync::atomic::Ordering;
 
 #[cfg(not(afterwrite_loom))]
 mod imp {
+    pub(crate) use std::alloc;
     pub(crate) use std::cell::UnsafeCell as StdUnsafeCell;
+    pub(crate) use std::hint;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
+
+    pub(crate) use std::thread_local;
 
     pub(crate) use parking_lot::{Mutex, MutexGuard};
 
@@ -50,11 +54,14 @@ mod imp {
 
 #[cfg(afterwrite_loom)]
 mod imp {
+    pub(crate) use loom::alloc;
     pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::hint;
     pub(crate) use loom::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
     pub(crate) use loom::sync::{Arc, MutexGuard};
+    pub(crate) use loom::thread_local;
 
     /// loom's mutex without poisoning, as parking_lot's is.
     #[derive(Debug, Default)]
@@ -71,12 +78,11 @@ mod imp {
                 Err(poisoned) => poisoned.into_inner(),
             }
         }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
     }
 }
 
 pub(crate) use imp::*;
-
-#[cfg(afterwrite_loom)]
-mod mutant;
-#[cfg(afterwrite_loom)]
-pub(crate) use mutant::mutant;

@@ -8,7 +8,7 @@
 use crate::sync::Ordering;
 
 macro_rules! roles {
-    ($($(#[doc = $doc:literal])+ $name:ident = $ordering:ident;)+) => {
+    ($all:ident: $($(#[doc = $doc:literal])+ $name:ident = $ordering:ident;)+) => {
         $(
             $(#[doc = $doc])+
             #[inline(always)]
@@ -22,7 +22,7 @@ macro_rules! roles {
 
         /// Every role and its full strength, for the models that weaken them one by one.
         #[cfg(afterwrite_loom)]
-        pub const ROLES: &[(&str, Ordering)] = &[$((stringify!($name), Ordering::$ordering)),+];
+        pub const $all: &[(&str, Ordering)] = &[$((stringify!($name), Ordering::$ordering)),+];
     };
 }
 
@@ -41,6 +41,8 @@ fn weakened(role: &str, full: Ordering) -> Ordering {
 }
 
 roles! {
+    ROLES:
+
     /// A pusher takes the turn: sees what the last holder left in the entries, every `live` and
     /// `waiting` bit whose owner came by the turn before, and every cleared one.
     turn_acquire = Acquire;
@@ -50,16 +52,19 @@ roles! {
     /// The holder answers flags (sweep, owed, attention): sees what was asked for, and says that
     /// its deliveries are complete.
     turn_answer = AcqRel;
-    /// A loss or a shutdown is left with the holder, or takes the turn itself: both sides of it.
-    turn_owe = AcqRel;
+    /// A loss or a shutdown is left with the holder, or takes the turn itself; what it needs of
+    /// earlier holders it sees by `turn_answer`, which comes next. That the holder's swap of the debt
+    /// finds the loser's addition needs this Release: the checker cannot show it, since its
+    /// read-modify-writes see every store that was executed.
+    turn_owe = Release;
     /// A subscriber comes by after it set `live`: later holders see the bit.
     turn_join = Release;
     /// A closer comes by after it cleared `live`: later holders see it cleared, and, when the turn
     /// is free, every delivery of earlier holders is visible to whoever drains the mailbox.
     turn_retire = AcqRel;
-    /// A receiver comes by before it sleeps: later holders see that it waits, and what earlier
-    /// holders delivered is visible to its last look.
-    turn_wait = AcqRel;
+    /// A receiver comes by before it sleeps: later holders see that it waits. What earlier ones
+    /// delivered its last look sees by `turn_read`.
+    turn_wait = Release;
     /// A receiver that found nothing reads how far the tickets are: whatever they delivered here
     /// is visible to its second look.
     turn_read = Acquire;
@@ -97,15 +102,14 @@ roles! {
     swept_take = Acquire;
     /// The last of {the consumer left, no push can touch it} drains: it must see all the other did.
     settle = AcqRel;
-    /// The closed bit of a mailbox is raised before the receiver is woken.
-    close_raise = Release;
     /// One reference to a mailbox less; the last frees it and must see every other's use.
     refs_drop = AcqRel;
 
     /// A receiver begins to exchange its waker: sees what the last taker did with the cell.
     waker_register = Acquire;
-    /// A receiver's waker is in its cell; pairs with `waker_take`.
-    waker_registered = AcqRel;
+    /// A receiver's waker is in its cell; pairs with `waker_take`. What a taker that came meanwhile
+    /// announces is seen at the next `waker_register`, by the release sequence.
+    waker_registered = Release;
     /// A waker is taken: sees the waker, and shows the receiver what happened before the wake.
     waker_take = AcqRel;
     /// The taker is done with the cell.
@@ -115,6 +119,13 @@ roles! {
     first_fill = Release;
     /// The receiver looks for its first notice.
     first_read = Acquire;
+}
+
+// What these order stands behind flume's lock, crossbeam's list or crossbeam's cell, for which the
+// models have locks, or else is a read-modify-write that the checker lets see the last store: no
+// model can tell them from `Relaxed`. ThreadSanitizer and the stress tests see the real ones.
+roles! {
+    SHARD_ROLES:
 
     /// Work was left for a shard; pairs with `bell_take`.
     bell_ring = Release;
@@ -124,16 +135,8 @@ roles! {
     ready_mark = AcqRel;
     /// A key with a refused producer is listed, or taken off the list.
     refusal_list = AcqRel;
-    /// A shard's queue was emptied for the last time; pairs with `finished_read`.
-    finished_set = Release;
-    /// A submitter looks whether anybody will empty the queue.
-    finished_read = Acquire;
     /// A handed-over payload has been pushed; pairs with `handed_read`.
     handed_down = Release;
     /// A publisher looks whether it would overtake handed-over payloads.
     handed_read = Acquire;
-    /// The registry begins to close; pairs with `closing_read`.
-    closing_set = Release;
-    /// A call looks whether the registry is closing.
-    closing_read = Acquire;
 }

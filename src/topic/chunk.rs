@@ -4,11 +4,11 @@
 //! come. Chunks are linked once and freed with the topic, so a walk needs no protection beyond the
 //! topic's own; entries are used again, lowest first, so that the walk stays short and dense.
 
-use std::alloc::{self, Layout};
+use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::NonNull;
 
 use crate::mailbox::Entry;
-use crate::sync::{AtomicPtr, AtomicU64, Ordering::Relaxed, UnsafeCell, order};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering::Relaxed, UnsafeCell, alloc, order};
 
 #[cfg(not(afterwrite_loom))]
 const SIZES: [u32; 4] = [1, 4, 16, 64];
@@ -103,7 +103,7 @@ impl Chunk {
         // SAFETY: the layout begins with a `Chunk`, so its size is not zero.
         let raw = unsafe { alloc::alloc(layout) }.cast::<Chunk>();
         let Some(chunk) = NonNull::new(raw) else {
-            alloc::handle_alloc_error(layout)
+            handle_alloc_error(layout)
         };
         // SAFETY: freshly allocated for a chunk and `size` entries.
         unsafe {

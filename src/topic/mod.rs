@@ -11,7 +11,7 @@
 //! # The protocol
 //! ```text
 //!  holder      CAS free -> HELD, ticket + 1 | deliver to every live entry | answer flags | leave
-//!  subscriber  entry, live bit              | RMW turn: the ticket it starts after
+//!  subscriber  the ticket it starts after   | entry, live bit | RMW turn: later pushes must come
 //!  closer      clear live bit               | RMW turn: free? quiet now : SWEEP, the holder does it
 //!  receiver    empty: waker, waiting bit    | RMW turn (ATTN if a delivery is under way) | look again
 //!  loser       owed += n                    | RMW turn: OWED, or hold it and count
@@ -40,9 +40,11 @@
 //! empty. [`Turn`] tells the flags, [`chunk`] the layout of the walk.
 
 mod chunk;
+pub(crate) mod faults;
 mod first;
 mod push;
 mod receiver;
+mod sleepers;
 #[cfg(all(test, not(afterwrite_loom)))]
 mod tests;
 mod turn;
@@ -60,6 +62,7 @@ use crate::sync::{
 };
 
 use chunk::{Chunk, FirstChunk};
+use faults::{bits_without, planted};
 use turn::{ATTN, DONE, HELD, OWED, SHUT, SWEEP, Turn};
 
 pub(crate) use first::FirstNotice;
@@ -184,7 +187,7 @@ impl<T, A: Attached> Topic<T, A> {
 
     /// Adds a subscriber. Takes the writers' lock.
     pub(crate) fn subscribe(
-        self: &Arc<Self>,
+        topic: &Arc<Self>,
         overflow: Overflow,
         capacity: u16,
         limit: usize,
@@ -196,18 +199,18 @@ impl<T, A: Attached> Topic<T, A> {
             capacity
         };
         let (mine, theirs) = Mailbox::<T>::new(cells, usize::from(capacity));
-        let mut writers = self.writers.lock();
-        let swept = self.take_swept(&mut writers);
-        if self.subscribers() >= limit {
+        let mut writers = topic.writers.lock();
+        let swept = topic.take_swept(&mut writers);
+        if topic.subscribers() >= limit {
             drop(writers);
             drop(swept);
             return Err(Refused::Full);
         }
-        let position = writers.take_position(self.first_chunk());
-        self.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
+        let position = writers.take_position(topic.first_chunk());
+        topic.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
         mine.header().set_position(position);
         let (number, bit) = chunk::locate(position);
-        let chunk = writers.chunk(self.first_chunk(), number);
+        let chunk = writers.chunk(topic.first_chunk(), number);
         let registered = theirs.into_raw();
         // SAFETY: the position is free, so no walk reaches the entry before the bit is set.
         unsafe { Chunk::entry(chunk, bit) }.with_mut(|entry| {
@@ -218,19 +221,28 @@ impl<T, A: Attached> Topic<T, A> {
             // SAFETY: as above.
             unsafe { *entry = fresh }
         });
+        // Pushes complete by now leave the entry alone: their walks looked at `live` before they left,
+        // and `live_set` puts this load before a look that finds the bit. Those between this and the
+        // RMW below may come or not, later ones do.
+        let before = topic.load(Relaxed);
         // Read before the ticket: a loss between the two is then reported once too often at most,
         // and only for a call that overlaps this one.
-        let lost = self.lost.load(Relaxed);
+        let lost = topic.lost.load(Relaxed);
         // SAFETY: chunks live as long as the topic.
         unsafe { chunk.as_ref() }
             .live
             .fetch_or(1 << bit, order::live_set());
-        let (_, turn) = self.update(order::turn_join(), |turn| turn);
-        self.subscribers.fetch_add(1, Relaxed);
+        let (_, joined) = topic.update(order::turn_join(), |turn| turn);
+        topic.subscribers.fetch_add(1, Relaxed);
         drop(writers);
         drop(swept);
-        let receiver = Receiver::new(self.clone(), mine, chunk, overflow, turn, lost);
-        if turn.has(SHUT) {
+        let begin = if planted(faults::BEGIN_AFTER_LIVE) {
+            joined
+        } else {
+            before
+        };
+        let receiver = Receiver::new(topic.clone(), mine, chunk, overflow, begin, joined, lost);
+        if joined.has(SHUT) {
             // Dropping the receiver takes the registration back.
             return Err(Refused::Shut);
         }
@@ -250,23 +262,25 @@ impl<T, A: Attached> Topic<T, A> {
         let chunk = writers.chunk(self.first_chunk(), number);
         // SAFETY: chunks live as long as the topic.
         let chunk = unsafe { chunk.as_ref() };
-        chunk.live.fetch_and(!(1 << bit), Relaxed);
+        let live = bits_without(faults::CLOSE_LEAVES_LIVE, 1 << bit);
+        chunk.live.fetch_and(!live, Relaxed);
         chunk.waiting.fetch_and(!(1 << bit), Relaxed);
         self.subscribers.fetch_sub(1, Relaxed);
         let mut listed = false;
+        let held = |turn: Turn| turn.has(HELD) && !planted(faults::CLOSE_IGNORES_HOLDER);
         let (_, turn) = self.update(order::turn_retire(), |turn| {
-            if !turn.has(HELD) {
+            if !held(turn) {
                 return turn;
             }
             if !listed {
                 listed = true;
                 self.put(&self.retired, mailbox.as_ptr(), order::retired_put());
             }
-            turn.with(SWEEP)
+            turn.with(bits_without(faults::CLOSE_ASKS_FOR_NO_SWEEP, SWEEP))
         });
         // Listed and then free after all: either the last holder found it on the list, or it is
         // the only one there, since every earlier closer's `SWEEP` was answered before the leave.
-        let quiet = !turn.has(HELD)
+        let quiet = !held(turn)
             && (!listed
                 || !self
                     .retired
@@ -282,8 +296,11 @@ impl<T, A: Attached> Topic<T, A> {
         if quiet {
             // SAFETY: the topic's reference, which the entry no longer stands for.
             let registered = unsafe { Mailbox::<T>::adopt(mailbox.as_ptr()) };
-            // SAFETY: cases 1 and 2 of the module's argument; once, by the closed bit.
-            unsafe { registered.set_quiet() };
+            // A payload's drop is the user's code.
+            panics::contain(|| {
+                // SAFETY: cases 1 and 2 of the module's argument; once, by the closed bit.
+                unsafe { registered.set_quiet() }
+            });
         }
         if let Some(waker) = waker {
             panics::wake(waker);
@@ -331,13 +348,13 @@ impl<T, A: Attached> Topic<T, A> {
         self.owed.fetch_add(n, Relaxed);
         let (before, _) = self.update(order::turn_owe(), |turn| {
             if turn.has(HELD) {
-                turn.with(OWED)
+                turn.with(bits_without(faults::LOSS_WITHOUT_FLAG, OWED))
             } else {
                 turn.with(HELD | DONE | OWED)
             }
         });
         if !before.has(HELD) {
-            self.leave(false);
+            self.leave(None);
         }
     }
 
@@ -351,7 +368,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            self.leave(false);
+            self.leave(None);
         }
     }
 

@@ -4,11 +4,16 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 
 use super::chunk::Chunk;
+use super::faults::{LEAVE_WITHOUT_ATTENTION, planted};
+use super::sleepers::Sleepers;
 use super::turn::{ATTN, DONE, HELD, MORE, OWED, SHUT, SWEEP, Stamp, Turn};
 use super::wakers::Wakers;
 use super::{Attached, Topic};
 use crate::mailbox::Mailbox;
 use crate::sync::{Ordering::Relaxed, order, panics::contain};
+
+/// Subscribers of a full chunk.
+const CHUNK: u32 = 64;
 
 /// The payload comes back: the topic could not be pushed to.
 #[derive(Debug)]
@@ -66,6 +71,8 @@ struct Cursor {
     unvisited: u64,
     pushed: Pushed,
     sleepers: bool,
+    /// Where the wakes go on, once they have begun.
+    waking: Option<Sleepers>,
 }
 
 // SAFETY: a walk is its topic's holder wherever it goes; it carries a `T` and the topic's pointer.
@@ -140,7 +147,8 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         moved?;
-        self.leave_after(ticket, chunk.waiting.load(Relaxed) != 0);
+        let sleepers = (chunk.waiting.load(Relaxed) != 0).then(|| self.all_chunks());
+        self.leave_after(ticket, sleepers);
         Ok(Pushed {
             reached: 1,
             ..Pushed::default()
@@ -149,10 +157,10 @@ impl<T, A: Attached> Topic<T, A> {
 
     /// Gives the turn back after the push of a ticket; see [`Topic::leave`].
     #[inline(always)]
-    fn leave_after(&self, ticket: u64, sleepers: bool) {
+    fn leave_after(&self, ticket: u64, sleepers: Option<Sleepers>) {
         // The word as `take_turn` made it: nobody came by.
         let ours = Turn(0).advanced(ticket).with(HELD);
-        if sleepers
+        if sleepers.is_some()
             || self
                 .exchange(ours, ours.left(), order::turn_leave())
                 .is_err()
@@ -186,52 +194,30 @@ impl<T, A: Attached> Topic<T, A> {
             return None;
         }
         let result = f(turn.ticket());
-        self.leave(false);
+        self.leave(None);
         Some(result)
     }
 
     /// Takes the wakers of sleeping receivers. The caller holds the turn.
     #[inline(never)]
     fn take_sleepers(&self, wakers: &mut Wakers) {
-        let mut left = self.chunks_in_use.load(Relaxed);
-        let mut next = Some(self.first_chunk());
-        while let (Some(at), 1..) = (next, left) {
-            // SAFETY: chunks live as long as the topic.
-            let chunk = unsafe { at.as_ref() };
-            if chunk.waiting.load(Relaxed) != 0 {
-                let live = chunk.live.load(order::live_read());
-                // A bit that is not live yet stays: its receiver asks for attention itself.
-                let mut sleeping = chunk.waiting.fetch_and(!live, Relaxed) & live;
-                while sleeping != 0 {
-                    let bit = sleeping.trailing_zeros();
-                    sleeping &= sleeping - 1;
-                    // SAFETY: the bit is live, and we hold the turn.
-                    let mailbox = unsafe { Chunk::entry(at, bit) }
-                        .with(|entry| unsafe { (*entry).mailbox() });
-                    let waker = mailbox.and_then(|mailbox| {
-                        // SAFETY: a live entry's mailbox is kept by the registration until it is
-                        // swept.
-                        unsafe { mailbox.as_ref() }.take_waker()
-                    });
-                    if let Some(waker) = waker {
-                        wakers.push(waker);
-                    }
-                }
-            }
-            next = chunk.next();
-            left -= 1;
-        }
+        self.all_chunks().take(wakers, u32::MAX);
+    }
+
+    /// Every chunk that may have sleepers.
+    fn all_chunks(&self) -> Sleepers {
+        Sleepers::from(self.first_chunk(), self.chunks_in_use.load(Relaxed))
     }
 
     /// Wakes those who sleep, answers what was asked of the holder, and gives the turn back.
     /// Apart from the way out that meets nobody, since the wakers take half a kilobyte of stack.
     #[cold]
     #[inline(never)]
-    pub(super) fn leave(&self, sleepers: bool) {
+    pub(super) fn leave(&self, sleepers: Option<Sleepers>) {
         // Woken when dropped, after the turn is free.
         let mut wakers = Wakers::new();
-        if sleepers {
-            self.take_sleepers(&mut wakers);
+        if let Some(mut sleepers) = sleepers {
+            sleepers.take(&mut wakers, u32::MAX);
         }
         self.answer_and_leave(&mut wakers);
     }
@@ -246,7 +232,7 @@ impl<T, A: Attached> Topic<T, A> {
                 }
             } else if now.has(OWED) {
                 self.settle_owed(now, wakers);
-            } else if now.has(ATTN) {
+            } else if now.has(ATTN) && !planted(LEAVE_WITHOUT_ATTENTION) {
                 let answered = now.without(ATTN).with(DONE);
                 if self.exchange(now, answered, order::turn_answer()).is_ok() {
                     self.take_sleepers(wakers);
@@ -330,6 +316,7 @@ where
             unvisited: u64::MAX,
             pushed: Pushed::default(),
             sleepers: false,
+            waking: None,
         };
         Self {
             topic,
@@ -353,10 +340,28 @@ where
         } = self;
         loop {
             match contain(|| cursor.deliver(topic, payload, budget)) {
-                Some(()) => return cursor.chunk.is_none(),
+                Some(()) if cursor.chunk.is_some() => return false,
+                Some(()) => break,
                 None => cursor.pushed.panicked += 1,
             }
         }
+        !cursor.sleepers || self.wake_some(budget / CHUNK)
+    }
+
+    /// Wakes the sleepers of so many chunks, and leaves no more than those of as many for the end;
+    /// true when that is so.
+    #[inline(never)]
+    fn wake_some(&mut self, chunks: u32) -> bool {
+        let chunks = chunks.max(1);
+        let (topic, cursor) = (&self.topic, &mut self.cursor);
+        let sleepers = cursor.waking.get_or_insert_with(|| topic.all_chunks());
+        if sleepers.left <= chunks {
+            return true;
+        }
+        // Who is woken now finds the push complete, and asks for no further look.
+        topic.update(order::turn_answer(), |turn| turn.with(DONE));
+        sleepers.take(&mut Wakers::new(), chunks);
+        false
     }
 
     /// Wakes those who sleep and gives the turn back.
@@ -519,7 +524,19 @@ where
 {
     #[inline(always)]
     fn drop(&mut self) {
-        self.topic
-            .leave_after(self.cursor.ticket, self.cursor.sleepers);
+        // Who was not reached has a loss to learn of.
+        let unreached = self.cursor.chunk.is_some();
+        let sleepers = (self.cursor.sleepers || unreached).then(|| {
+            self.cursor
+                .waking
+                .unwrap_or_else(|| self.topic.all_chunks())
+        });
+        self.topic.leave_after(self.cursor.ticket, sleepers);
+        // Nobody took it: its drop is the user's code.
+        if std::mem::needs_drop::<T>()
+            && let Some(payload) = self.payload.take()
+        {
+            contain(|| drop(payload));
+        }
     }
 }

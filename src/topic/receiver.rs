@@ -8,10 +8,11 @@ use std::ptr::NonNull;
 use std::task::Waker;
 
 use super::chunk::{self, Chunk};
-use super::turn::{ATTN, OWED, SHUT, Turn};
+use super::faults::{self, planted};
+use super::turn::{ATTN, HELD, SHUT, Turn};
 use super::{Attached, FirstNotice, Topic};
 use crate::mailbox::{Flags, Ledger, Mailbox, Overflow, Place};
-use crate::sync::{Arc, Ordering::Relaxed, order};
+use crate::sync::{Arc, Ordering::Relaxed, order, panics::contain};
 
 /// What a receiver finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +27,8 @@ pub(crate) enum Next<T> {
 ///
 /// For a subscription that has been read to its end, or closed, `received + missed + merged +
 /// discarded` is the number of pushes and losses that were ordered after its registration, as long
-/// as no push overlapped its beginning or its end.
+/// as no push overlapped its beginning or its end. One that a [`Closer`](crate::Closer) ended does
+/// not learn what its full buffer had missed last: that is not among the discarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Tally {
@@ -66,7 +68,8 @@ impl<T, A: Attached> Receiver<T, A> {
         mailbox: Mailbox<T>,
         chunk: NonNull<Chunk>,
         overflow: Overflow,
-        turn: Turn,
+        before: Turn,
+        joined: Turn,
         lost: u64,
     ) -> Self {
         let mut receiver = Self {
@@ -76,10 +79,7 @@ impl<T, A: Attached> Receiver<T, A> {
             first: None,
         };
         let place = receiver.place();
-        place.stand_at(turn.completed());
-        if turn.in_flight() {
-            place.flags.set(Flags::OVERLAP);
-        }
+        place.stand_at(before.completed());
         if overflow != Overflow::DropNewest {
             place.flags.set(Flags::EVICTING);
         }
@@ -87,7 +87,8 @@ impl<T, A: Attached> Receiver<T, A> {
             place.flags.set(Flags::CONFLATE);
         }
         let ledger = receiver.ledger();
-        ledger.start = turn.completed();
+        ledger.start = before.completed();
+        ledger.overlapped = joined.ticket();
         ledger.lost = lost;
         receiver
     }
@@ -210,7 +211,7 @@ impl<T, A: Attached> Receiver<T, A> {
         loop {
             let peeked = self.peek();
             if self.first.is_some()
-                && let Some(next) = self.take_first(peeked.map(|p| p.ticket))
+                && let Some(next) = self.take_first(peeked)
             {
                 return next;
             }
@@ -218,7 +219,6 @@ impl<T, A: Attached> Receiver<T, A> {
                 Some(found) if found.ticket == self.place().last + 1 => {
                     let place = self.place();
                     place.advance();
-                    place.flags.clear(Flags::OVERLAP);
                     return Next::Changed(self.take());
                 }
                 Some(found) => {
@@ -235,14 +235,23 @@ impl<T, A: Attached> Receiver<T, A> {
         }
     }
 
-    /// The first notice, if it stands before the payload of `ticket` (or before everything).
-    fn take_first(&mut self, ticket: Option<u64>) -> Option<Next<T>> {
-        let first = self.first.as_ref()?;
-        let after = first.after()?;
+    /// The first notice, if it stands before the payload that was found (or before everything), or
+    /// the losses before it.
+    fn take_first(&mut self, found: Option<Peeked>) -> Option<Next<T>> {
+        let after = self.first.as_ref()?.after()?;
         // What came before it may have come between the caller's look and ours.
-        let ticket = ticket.or_else(|| self.peek().map(|found| found.ticket));
-        if ticket.is_some_and(|ticket| ticket <= after) {
+        let found = found.or_else(|| self.peek());
+        if found.is_some_and(|found| found.ticket <= after) {
             return None;
+        }
+        let conflate = self.flags().has(Flags::CONFLATE);
+        let missed = match found {
+            // Which of the tickets before the payload were lost, it does not say.
+            Some(found) if conflate && after > self.place().last => self.gap_before(found),
+            _ => self.account_lost(after),
+        };
+        if missed.is_some() {
+            return missed;
         }
         let first = self.first.take()?;
         self.place().flags.clear(Flags::FIRST);
@@ -268,9 +277,21 @@ impl<T, A: Attached> Receiver<T, A> {
         (missed > 0).then_some(Next::Missed { n: missed, visible })
     }
 
+    /// Accounts for the tickets up to `to`, all of which were lost.
+    fn account_lost(&mut self, to: u64) -> Option<Next<T>> {
+        self.pass_overlapped(to);
+        let missed = to.saturating_sub(self.place().last);
+        if missed == 0 {
+            return None;
+        }
+        let ledger = self.ledger();
+        ledger.lost = ledger.lost.wrapping_add(missed);
+        self.account(to, missed)
+    }
+
     /// The tickets before the payload that was found.
     fn gap_before(&mut self, found: Peeked) -> Option<Next<T>> {
-        self.pass_overlap();
+        self.pass_overlapped(found.ticket - 1);
         let gap = found.ticket - 1 - self.place().last;
         let missed = if self.flags().has(Flags::CONFLATE) {
             let ledger = self.ledger();
@@ -283,13 +304,15 @@ impl<T, A: Attached> Receiver<T, A> {
         self.account(found.ticket - 1, missed)
     }
 
-    /// A push that was under way when this began did not come here: it does not count.
-    fn pass_overlap(&mut self) {
-        if self.flags().has(Flags::OVERLAP) {
-            let place = self.place();
-            place.flags.clear(Flags::OVERLAP);
-            place.advance();
-            self.ledger().start += 1;
+    /// Of the tickets up to `to`, none of which is here, those that overlapped the registration do
+    /// not count.
+    fn pass_overlapped(&mut self, to: u64) {
+        let last = self.place().last;
+        let ledger = self.ledger();
+        let passed = to.min(ledger.overlapped);
+        if passed > last {
+            ledger.start += passed - last;
+            self.place().stand_at(passed);
         }
     }
 
@@ -299,18 +322,21 @@ impl<T, A: Attached> Receiver<T, A> {
         let turn = self.topic.load(order::turn_read());
         if turn.completed() > self.place().last {
             // Delivered between the two looks? Then it is here now: the turn was read with Acquire.
-            if self.peek().is_some() {
+            if self.peek().is_some() && !planted(faults::MISS_AFTER_ONE_LOOK) {
                 return None;
             }
-            self.pass_overlap();
-            let missed = turn.completed() - self.place().last;
-            let ledger = self.ledger();
-            ledger.lost = ledger.lost.wrapping_add(missed);
-            if let Some(missed) = self.account(turn.completed(), missed) {
+            // Closed before those pushes? Then that shows by now as well, and they are not missed.
+            if self.mailbox.is_closed() {
+                self.discard();
+                return Some(Next::Ended);
+            }
+            if let Some(missed) = self.account_lost(turn.completed()) {
                 return Some(missed);
             }
         }
-        if turn.has(SHUT) && !turn.in_flight() && !turn.has(OWED) {
+        // Whoever holds the turn may yet count losses, or fill the first notice.
+        let held = turn.has(HELD) && !planted(faults::END_WHILE_HELD);
+        if turn.has(SHUT) && !held {
             // The first notice was filled before the end, or never will be.
             if self
                 .first
@@ -335,13 +361,20 @@ impl<T, A: Attached> Receiver<T, A> {
         unsafe { self.chunk.as_ref() }
             .waiting
             .fetch_or(1 << bit, Relaxed);
+        if planted(faults::SLEEP_WITHOUT_TURN) {
+            return self.next();
+        }
         self.topic.update(order::turn_wait(), |turn| {
-            if turn.in_flight() {
+            // Past the deliveries a holder concerns only those who wait for the end.
+            if turn.in_flight() || (turn.has(SHUT) && turn.has(HELD)) {
                 turn.with(ATTN)
             } else {
                 turn
             }
         });
+        if planted(faults::SLEEP_WITHOUT_LOOK) {
+            return Next::Empty;
+        }
         self.next()
     }
 
@@ -350,14 +383,16 @@ impl<T, A: Attached> Receiver<T, A> {
         drop(self.mailbox.header().take_waker());
     }
 
-    /// Ends the subscription, and drops what it has not read; true if it had not been ended before.
-    /// Takes the writers' lock, waits for no push.
+    /// Ends the subscription, drops what it has not read, and leaves what a push under way still
+    /// delivers to that push; true if it had not been ended before. Takes the writers' lock, waits
+    /// for no push.
     pub(crate) fn close(&mut self) -> bool {
         let until = self.topic.retire(&self.mailbox);
         if !self.has_ended() {
             self.discard();
         }
         if let Some(until) = until {
+            self.pass_overlapped(until);
             // Also what was missed, and not reported before the end.
             let last = self.place().last;
             self.ledger().discarded += until.saturating_sub(last);
@@ -371,13 +406,23 @@ impl<T, A: Attached> Receiver<T, A> {
     fn discard(&mut self) {
         self.end();
         while let Some(found) = self.peek() {
-            if found.ticket > self.place().last + 1 {
-                self.pass_overlap();
-            }
+            self.pass_overlapped(found.ticket - 1);
             let last = self.place().last;
             self.ledger().discarded += found.ticket - last;
             self.place().stand_at(found.ticket);
-            drop(self.take());
+            let payload = self.take();
+            // Its drop is the user's code, and others are still to be dropped.
+            contain(|| drop(payload));
+        }
+        self.detach();
+    }
+
+    /// Leaves what may still be delivered to whoever finds that nothing more can be.
+    fn detach(&mut self) {
+        if !self.flags().has(Flags::DETACHED) {
+            self.place().flags.set(Flags::DETACHED);
+            // SAFETY: this is the receiver, and it takes nothing any more: all callers are at its end.
+            unsafe { self.mailbox.set_detached() };
         }
     }
 
@@ -392,11 +437,11 @@ impl<T, A: Attached> Drop for Receiver<T, A> {
     fn drop(&mut self) {
         self.topic.retire(&self.mailbox);
         if self.ledger().evicting.has_claimed() {
-            drop(self.take());
+            let payload = self.take();
+            contain(|| drop(payload));
         }
         self.forget_waker();
-        // SAFETY: this is the receiver, and it takes nothing any more.
-        unsafe { self.mailbox.set_detached() };
+        self.detach();
     }
 }
 

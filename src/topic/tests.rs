@@ -22,7 +22,7 @@ fn missed<T>(n: u64, visible: bool) -> Next<T> {
 fn a_push_reaches_every_subscriber_in_order() {
     let topic = topic();
     let mut receivers: Vec<_> = (0..150)
-        .map(|_| topic.subscribe(Overflow::DropNewest, 4, 1000).unwrap())
+        .map(|_| Topic::subscribe(&topic, Overflow::DropNewest, 4, 1000).unwrap())
         .collect();
     for value in 0..3u64 {
         assert_eq!(topic.try_push(value).unwrap().reached, 150);
@@ -40,7 +40,7 @@ fn a_push_reaches_every_subscriber_in_order() {
 fn a_walk_that_fetches_ahead_reaches_the_same_subscribers() {
     let topic = topic();
     let mut receivers: Vec<_> = (0..3000)
-        .map(|_| topic.subscribe(Overflow::DropNewest, 2, 5000).unwrap())
+        .map(|_| Topic::subscribe(&topic, Overflow::DropNewest, 2, 5000).unwrap())
         .collect();
     drop(receivers.drain(1000..1100));
     for value in 0..3u64 {
@@ -57,7 +57,7 @@ fn a_walk_that_fetches_ahead_reaches_the_same_subscribers() {
 #[test]
 fn a_full_ring_drops_the_newest_and_says_so_before_the_next() {
     let topic = topic();
-    let mut receiver = topic.subscribe(Overflow::DropNewest, 2, 1000).unwrap();
+    let mut receiver = Topic::subscribe(&topic, Overflow::DropNewest, 2, 1000).unwrap();
     for value in 0..5u64 {
         topic.try_push(value).unwrap();
     }
@@ -82,9 +82,7 @@ fn a_full_ring_drops_the_newest_and_says_so_before_the_next() {
 fn drop_oldest_keeps_the_newest() {
     for capacity in 1..4 {
         let topic = topic();
-        let mut receiver = topic
-            .subscribe(Overflow::DropOldest, capacity, 1000)
-            .unwrap();
+        let mut receiver = Topic::subscribe(&topic, Overflow::DropOldest, capacity, 1000).unwrap();
         for value in 0..10u64 {
             topic.try_push(value).unwrap();
         }
@@ -100,7 +98,7 @@ fn drop_oldest_keeps_the_newest() {
 #[test]
 fn conflate_keeps_the_latest_and_counts_the_rest_as_merged() {
     let topic = topic();
-    let mut receiver = topic.subscribe(Overflow::Conflate, 20, 1000).unwrap();
+    let mut receiver = Topic::subscribe(&topic, Overflow::Conflate, 20, 1000).unwrap();
     for value in 0..10u64 {
         topic.try_push(value).unwrap();
     }
@@ -137,8 +135,8 @@ fn closing_drops_every_payload_once() {
     ] {
         let payload = StdArc::new(());
         let topic = topic();
-        let mut owner = topic.subscribe(overflow, 3, 1000).unwrap();
-        let mut other = topic.subscribe(overflow, 3, 1000).unwrap();
+        let mut owner = Topic::subscribe(&topic, overflow, 3, 1000).unwrap();
+        let mut other = Topic::subscribe(&topic, overflow, 3, 1000).unwrap();
         for _ in 0..5 {
             topic.try_push(payload.clone()).unwrap();
         }
@@ -170,7 +168,7 @@ fn a_close_under_a_walk_is_answered_by_the_walk() {
     let payload = StdArc::new(());
     let topic = topic();
     let receivers: Vec<_> = (0..3)
-        .map(|_| topic.subscribe(Overflow::DropNewest, 3, 1000).unwrap())
+        .map(|_| Topic::subscribe(&topic, Overflow::DropNewest, 3, 1000).unwrap())
         .collect();
     topic.try_push(payload.clone()).unwrap();
     let Ok(mut walk) = Walk::begin(&*topic, payload.clone()) else {
@@ -190,7 +188,7 @@ fn a_close_under_a_walk_is_answered_by_the_walk() {
     walk.finish();
     assert_eq!(StdArc::strong_count(&payload), 1);
     // Its entries are free again.
-    let again = topic.subscribe(Overflow::DropNewest, 3, 1000).unwrap();
+    let again = Topic::subscribe(&topic, Overflow::DropNewest, 3, 1000).unwrap();
     assert_eq!(again.mailbox().header().position(), 0);
 }
 
@@ -198,13 +196,13 @@ fn a_close_under_a_walk_is_answered_by_the_walk() {
 fn entries_are_used_again_lowest_first_and_walks_shrink() {
     let topic = topic::<u8>();
     let mut receivers: Vec<_> = (0..200)
-        .map(|_| topic.subscribe(Overflow::DropNewest, 1, 1000).unwrap())
+        .map(|_| Topic::subscribe(&topic, Overflow::DropNewest, 1, 1000).unwrap())
         .collect();
     let visited = topic.chunks_in_use.load(Relaxed);
     receivers.truncate(2);
     assert!(topic.chunks_in_use.load(Relaxed) < visited);
     for position in 2..30 {
-        let fresh = topic.subscribe(Overflow::DropNewest, 1, 1000).unwrap();
+        let fresh = Topic::subscribe(&topic, Overflow::DropNewest, 1, 1000).unwrap();
         assert_eq!(fresh.mailbox().header().position(), position);
         receivers.push(fresh);
     }
@@ -214,16 +212,16 @@ fn entries_are_used_again_lowest_first_and_walks_shrink() {
 #[test]
 fn limits_and_shutdown_refuse() {
     let topic = topic::<u8>();
-    let mut first = topic.subscribe(Overflow::DropNewest, 1, 1).unwrap();
+    let mut first = Topic::subscribe(&topic, Overflow::DropNewest, 1, 1).unwrap();
     assert_eq!(
-        topic.subscribe(Overflow::DropNewest, 1, 1).unwrap_err(),
+        Topic::subscribe(&topic, Overflow::DropNewest, 1, 1).unwrap_err(),
         Refused::Full
     );
     topic.try_push(1).unwrap();
     topic.shut();
     assert!(matches!(topic.try_push(2), Err(Busy::Shut(2))));
     assert_eq!(
-        topic.subscribe(Overflow::DropNewest, 1, 9).unwrap_err(),
+        Topic::subscribe(&topic, Overflow::DropNewest, 1, 9).unwrap_err(),
         Refused::Shut
     );
     assert_eq!(
@@ -236,7 +234,7 @@ fn limits_and_shutdown_refuse() {
 #[test]
 fn losses_under_a_walk_are_owed_and_counted_when_it_leaves() {
     let topic = topic();
-    let mut receiver = topic.subscribe(Overflow::DropNewest, 4, 9).unwrap();
+    let mut receiver = Topic::subscribe(&topic, Overflow::DropNewest, 4, 9).unwrap();
     let Ok(mut walk) = Walk::begin(&*topic, 7u8) else {
         panic!("the turn is free")
     };
@@ -257,7 +255,7 @@ fn losses_under_a_walk_are_owed_and_counted_when_it_leaves() {
 fn the_first_notice_stands_where_it_was_filled() {
     for early in [true, false] {
         let topic = topic();
-        let mut receiver = topic.subscribe(Overflow::DropNewest, 4, 9).unwrap();
+        let mut receiver = Topic::subscribe(&topic, Overflow::DropNewest, 4, 9).unwrap();
         let first = receiver.await_first();
         topic.try_push(1u8).unwrap();
         if early {
@@ -296,7 +294,7 @@ fn a_clone_that_panics_costs_its_subscriber_alone() {
     ] {
         let topic = topic();
         let mut receivers: Vec<_> = (0..4)
-            .map(|_| topic.subscribe(overflow, 4, 9).unwrap())
+            .map(|_| Topic::subscribe(&topic, overflow, 4, 9).unwrap())
             .collect();
         let clones = StdArc::new(AtomicU32::new(0));
         let hook = std::panic::take_hook();
@@ -326,7 +324,7 @@ fn a_clone_that_panics_costs_its_subscriber_alone() {
 
 #[test]
 fn sizes_stay_small() {
-    assert_eq!(size_of::<Header>(), 112);
+    assert_eq!(size_of::<Header>(), 120);
     let topic = size_of::<Topic<u64>>();
     assert!(topic <= 152, "{topic}");
     let receiver = size_of::<Receiver<u64>>();

@@ -1,0 +1,52 @@
+//! What the registry does not promise, and what is not proved of it.
+//!
+//! # Not promised
+//!
+//! - **Delivery across a crash.** Notices are in memory. After a restart clients subscribe and query anew;
+//!   [`subscribe_gated`] closes the gap between the two.
+//! - **The truth of a gate.** A producer that answers `Some` too early, or a watermark that is advanced
+//!   before the commit, tells subscribers too early. A view behind a load balancer is as far as its
+//!   slowest replica.
+//! - **A gate that opens.** If the view is not fed by the event that was submitted the gate expires.
+//! - **Isolation from synchronous producers that block.** One that does holds up every key of its shard,
+//!   which [`ShardStats::reading`] shows, and its read may go on past the deadline. An asynchronous read
+//!   that hangs holds up nobody, and is dropped at the deadline.
+//! - **Order between submits that overlap**, or between a [`publish`] and gates: a publish overtakes the
+//!   gates that wait.
+//! - **The exact place of a refused submit.** It never comes before what was queued earlier; it may come
+//!   up to one queue's length late.
+//! - **Safety of `Missed { visible: false }`.** The loss may not be in the view yet: a refetch may come
+//!   too early, and nothing follows to say when it would not.
+//! - **Anything under `panic = "abort"`** that rests on catching the user's panics.
+//! - **Lock-freedom of what is not a push.** [`submit`] takes flume's short lock. Subscribing and closing
+//!   take a topic's and a stripe's lock. An [`advance`] that somebody waits for takes the watermark's, and
+//!   waking a thread enters the operating system. An observer is called by the thread that pushes.
+//! - **Progress of one key while its pusher is preempted.** The turn is held for the length of a walk:
+//!   meanwhile publishers of the same key hand over, and other keys know nothing of it.
+//! - **Memory that shrinks.** A directory keeps the buckets, and a topic the chunks, of its largest
+//!   extent: a topic until its key has neither subscribers nor handles.
+//!
+//! # Not proved
+//!
+//! The models run the shipped topic, mailbox, shard, watermark and directory. Under their cfg these stand-ins
+//! are compiled in, because the originals know no model checker:
+//!
+//! | ships | in the models | so it is not shown that |
+//! |---|---|---|
+//! | arc-swap, in the directory | an atomic pointer, whose retired snapshots live to the end of the model | arc-swap protects what is read, and snapshots are freed in time |
+//! | flume, the queue of a shard | a locked queue of the same capacity | flume loses and reorders nothing |
+//! | crossbeam's `SegQueue`, the list of refused keys | a locked list | the same of it |
+//!
+//! For those there are stress tests, among them one of the directory with each of arc-swap's strategies,
+//! and runs under AddressSanitizer and ThreadSanitizer.
+//!
+//! The model checker itself has limits. It treats sequentially consistent accesses as acquire and release, of
+//! which there are none here, explores no load buffering, and lets no time pass. Models are small (three
+//! threads, chunks of two entries, splits at two keys) and their preemptions are bounded, by two unless
+//! `LOOM_MAX_PREEMPTIONS` says otherwise: a fault that needs more is not found.
+//!
+//! [`subscribe_gated`]: crate::Registry::subscribe_gated
+//! [`ShardStats::reading`]: crate::ShardStats::reading
+//! [`publish`]: crate::Registry::publish
+//! [`submit`]: crate::Registry::submit
+//! [`advance`]: crate::Watermark::advance

@@ -1,0 +1,36 @@
+//! The memory orderings of the registry and the watermark, and why they suffice.
+//!
+//! Orderings above `Relaxed` are named functions that say which operation they order and which one it
+//! pairs with: in `sync/order.rs` for the topic, the mailbox and the shard, in `directory/order.rs` and
+//! `gate/watermark/order.rs` for those. Only the count of a directory's snapshot, which is that of an
+//! `Arc`, has its orderings in place. None of them is `SeqCst`, and there is no fence: handshakes are
+//! read-modify-writes on one location, whose single modification order carries the argument, and which
+//! model checkers and ThreadSanitizer see as they are.
+//!
+//! # Handshakes
+//!
+//! Each of these is of one kind. Both sides pass by one word with a read-modify-write, so one of them
+//! comes first, and the later one sees what the earlier one did before.
+//!
+//! | sides | word | the earlier side leaves | so that |
+//! |---|---|---|---|
+//! | push, subscribe | the topic's turn | a live bit, or a counted ticket | a subscriber gets every push that begins later |
+//! | push, close | the topic's turn | a cleared bit, or all of its deliveries | no push follows a close: it is quiet at once, or the holder says when |
+//! | push, a receiver about to sleep | the topic's turn | a waiting bit, or its deliveries | the holder wakes it, or its second look finds the payload |
+//! | two pushes | the topic's turn | everything that it wrote to the entries | a pusher's side of a mailbox is plain memory |
+//! | the last push, the receiver's end | the mailbox's state | what it did with the payloads | exactly one of them drops what is left |
+//! | leaving work, a shard about to sleep | the shard's bell | work, or that it sleeps | the shard sees the work, or is woken |
+//! | waking a gate, polling it | the gate's node | the reason for the wake, or that it may be listed | a wake during a poll lists the gate again |
+//! | advance, register | the watermark's position | the position, or the least awaited one | the registrant finds it reached, or the advancer finds the registrant |
+//!
+//! # Publication
+//!
+//! The rest are pairs of a release and an acquire: a payload and its stamp, a slot and its clearing, a
+//! new chunk and its link, a bucket and the number of buckets, a tag word and what it stands for.
+//!
+//! # What each is worth
+//!
+//! Under `--cfg afterwrite_loom` each named ordering can be weakened from outside, by
+//! `AFTERWRITE_MUTANT`. A weakened ordering that no model notices is either not needed or not tested, so
+//! the models are run against them one by one. What such models cannot see is said in
+//! [`limitations`](super::limitations).
