@@ -125,10 +125,9 @@ impl<T: Clone> Topic<T> {
 
     /// Fills a first notice and wakes its receiver; false if the turn is not free.
     pub fn fill(&self, notice: &FirstNotice<T>, payload: T) -> bool {
-        let filled = self.0.with_turn(|ticket| {
-            // SAFETY: under the turn; a model fills a notice once.
-            unsafe { notice.notice.fill(ticket, Some(payload)) }
-        });
+        let filled = self
+            .0
+            .with_turn(|ticket| notice.notice.fill_once(ticket, Some(payload)));
         if filled.is_some()
             && let Some(waker) = notice.mailbox.header().take_waker()
         {

@@ -249,10 +249,31 @@ fn w3_no_wake_up_is_lost_under_load() {
 
 #[test]
 fn w2_waits_and_cancels_under_load_are_conserved() {
+    const WAITS: u64 = 5_000;
     let watermark = Watermark::new(0);
-    let woken = Arc::new(AtomicUsize::new(0));
     let done = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let calls = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+    // One advances as long as two register and cancel; none of them waits for another.
+    let register_and_cancel = &|seed: u64| {
+        let mut kept = Vec::new();
+        let mut given_up = Vec::new();
+        for n in 0..WAITS {
+            let count = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&count);
+            let waker = calling(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
+            let mut wait = watermark.wait_for(watermark.get() + (n * 7 + seed) % 50);
+            let pending = poll(&mut wait, &waker).is_pending();
+            if n % 3 == 0 {
+                given_up.push(count);
+            } else {
+                kept.push((wait, count, usize::from(pending)));
+            }
+        }
+        (kept, given_up)
+    };
+    let (kept, given_up): (Vec<_>, Vec<_>) = thread::scope(|scope| {
         scope.spawn(|| {
             let mut position = 0;
             while !done.load(Ordering::Relaxed) {
@@ -260,38 +281,20 @@ fn w2_waits_and_cancels_under_load_are_conserved() {
                 watermark.advance(position);
             }
         });
-        let waiters: Vec<_> = (0..2_u64)
-            .map(|seed| {
-                let (watermark, woken) = (&watermark, &woken);
-                scope.spawn(move || {
-                    let mut left = 0;
-                    for n in 0..5_000 {
-                        let count = Arc::clone(woken);
-                        let waker = calling(move || {
-                            count.fetch_add(1, Ordering::Relaxed);
-                        });
-                        let ahead = (n * 7 + seed) % 50;
-                        let mut wait = watermark.wait_for(watermark.get() + ahead);
-                        left += usize::from(poll(&mut wait, &waker).is_pending());
-                        if n % 3 == 0 {
-                            drop(wait);
-                        } else {
-                            while poll(&mut wait, &waker).is_pending() {
-                                thread::yield_now();
-                            }
-                        }
-                    }
-                    left
-                })
-            })
-            .collect();
-        let left: usize = waiters.into_iter().map(|w| w.join().unwrap()).sum();
+        let waiters = [0, 1].map(|seed| scope.spawn(move || register_and_cancel(seed)));
+        let left = waiters.map(|waiter| waiter.join().unwrap());
         done.store(true, Ordering::Relaxed);
-        // A wait is called at most once, and never more are called than were left.
-        assert!(woken.load(Ordering::Relaxed) <= left);
+        left.into_iter().unzip()
     });
-    assert_eq!(watermark.waiting(), 0);
-    assert_eq!(watermark.waker_panics(), 0);
+
+    watermark.advance(u64::MAX);
+    for (_, count, pending) in kept.iter().flatten() {
+        assert_eq!(calls(count), *pending, "called once if left pending");
+    }
+    for count in given_up.iter().flatten() {
+        assert!(calls(count) <= 1);
+    }
+    assert_eq!((watermark.waiting(), watermark.waker_panics()), (0, 0));
 }
 
 /// A view whose position is set by the test, and that says when it is read.
@@ -371,6 +374,16 @@ fn w5_reads_keep_their_distance_however_often_somebody_waits() {
     for pair in reads.windows(2) {
         assert!(pair[1] - pair[0] >= interval, "{:?}", pair[1] - pair[0]);
     }
+}
+
+#[test]
+fn w5_an_interval_beyond_the_clock_is_a_long_one() {
+    let watermark = Watermark::new(0);
+    let (view, _follower) = View::followed(&watermark, Duration::MAX);
+    let mut wait = watermark.wait_for(1);
+    assert_eq!(poll(&mut wait, Waker::noop()), Poll::Pending);
+    view.reads.recv_timeout(LONG).unwrap();
+    view.assert_not_read();
 }
 
 #[test]

@@ -4,10 +4,16 @@
 //! again, at the pace that a [`Retry`] sets, or wait without asking for the view's position, kept
 //! in a [`Watermark`].
 
+mod attempt;
+mod producer;
 mod retry;
 mod watermark;
 
+pub use attempt::Attempt;
+pub use producer::Gate;
+pub(crate) use producer::{Read, Source};
 pub use retry::Retry;
+pub(crate) use watermark::Registration;
 #[cfg(afterwrite_loom)]
 #[doc(hidden)]
 pub use watermark::models;

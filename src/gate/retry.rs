@@ -62,8 +62,8 @@ pub struct Retry {
 /// When the next read is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Pace {
-    /// On a grid of `wait` from the first read, `retries` times.
-    Fixed { retries: u32, wait: Duration },
+    /// On a grid of `wait` from the first read; the budget holds `retries + 1` slots.
+    Fixed { wait: Duration },
     /// After a quarter of the time since the first read.
     Backoff,
 }
@@ -90,7 +90,7 @@ impl Retry {
             None => MAX_BUDGET,
         };
         Self {
-            pace: Pace::Fixed { retries, wait },
+            pace: Pace::Fixed { wait },
             budget,
         }
     }
@@ -138,8 +138,8 @@ impl Retry {
     pub fn next(&self, first_read: Instant, now: Instant, attempts_made: u32) -> Option<Instant> {
         let next = match self.pace {
             _ if attempts_made == 0 => now,
-            Pace::Fixed { retries, .. } if attempts_made > retries => return None,
-            Pace::Fixed { wait, .. } => {
+            Pace::Fixed { wait } => {
+                // The slot after the last is the deadline itself, so no count of reads is needed.
                 let slot = first_read.checked_add(wait.checked_mul(attempts_made)?)?;
                 slot.max(now)
             }

@@ -2,8 +2,10 @@
 //!
 //! A read view is fed by a stream of events, each with a number that only grows: an event number,
 //! a log sequence number. Whoever feeds the view calls [`Watermark::advance`] once an event is
-//! applied; whoever needs the view to show an event waits for that event's number. The module
-//! `waiters` holds the protocol between the two and its proof, `order` its memory orderings.
+//! applied; whoever needs the view to show an event waits for that event's number. This is the
+//! *eventcount* of Reed and Kanodia ("Synchronization with Eventcounts and Sequencers", 1979), with
+//! its `advance`, `read` and `await`, except that an advance may skip numbers. The module `waiters`
+//! holds the protocol between the two sides and its proof, `order` its memory orderings.
 
 use std::fmt;
 use std::task::Waker;
@@ -211,6 +213,12 @@ impl Watermark {
         F: FnMut() -> Option<u64> + Send + 'static,
     {
         follow::start(self.clone(), read, interval)
+    }
+
+    /// Whether both are handles to one watermark.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// How many wait, here and now. Takes the short lock.

@@ -23,7 +23,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 use super::{Header, extended};
-use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed, UnsafeCell, order};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed, UnsafeCell, order, panics::contain};
 
 const INDEX_MASK: u64 = 0xffff;
 const FULL: u64 = 1 << 16;
@@ -38,7 +38,7 @@ fn word(position: u64, full: u64, record: u16) -> u64 {
 #[repr(C)]
 struct EvictHead {
     pusher: UnsafeCell<Pusher>,
-    /// Payloads whose clone panicked; the receiver reads it.
+    /// Payloads whose clone panicked: lost, not evicted.
     panics: AtomicU32,
 }
 
@@ -131,7 +131,9 @@ pub(super) unsafe fn drain<T>(header: NonNull<Header>, capacity: usize) {
         if found & FULL != 0 {
             entry.store(found & !FULL, Relaxed);
             // SAFETY: a full entry owns its record, which holds a payload.
-            drop(unsafe { take(&*parts.records.add((found & INDEX_MASK) as usize)) });
+            let payload = unsafe { take(&*parts.records.add((found & INDEX_MASK) as usize)) };
+            // A drop that panics must not cost the others theirs.
+            contain(|| drop(payload));
         }
     }
 }
@@ -323,15 +325,5 @@ impl EvictReader {
     /// Whether a claimed payload waits to be taken.
     pub(crate) fn has_claimed(&self) -> bool {
         self.claimed
-    }
-
-    /// How many clones for this subscriber panicked and are in no record yet.
-    ///
-    /// # Safety
-    /// As for [`EvictReader::peek`].
-    pub(crate) unsafe fn panics<T>(&self, header: NonNull<Header>) -> u64 {
-        let parts = parts::<T>(header, usize::from(self.capacity));
-        // SAFETY: initialised by `init`.
-        u64::from(unsafe { &*parts.head }.panics.load(Relaxed))
     }
 }

@@ -3,7 +3,9 @@
 //! # Who takes part
 //! - *the pusher*: whoever holds the topic's turn; one at a time, so its side has plain fields (an
 //!   [`Entry`], packed sixteen bytes wide in the topic's chunks, so that a walk reads them in order);
-//! - *the receiver*: the one owner of the subscription, whose side has plain fields as well;
+//! - *the receiver*: the one owner of the subscription, whose side has plain fields as well. They
+//!   are in the header (`own.rs`), so that a receive touches the start of the header, the payload
+//!   and no other;
 //! - *closers*: any thread, any number.
 //!
 //! # Layout
@@ -31,6 +33,7 @@
 //! the same word, so exactly one of the two finds the other bit set, and that one drops what is left.
 
 mod evict;
+mod own;
 mod ring;
 mod waiter;
 
@@ -42,7 +45,8 @@ use std::ptr::NonNull;
 use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed, UnsafeCell, alloc, order};
 
 pub(crate) use evict::EvictReader;
-pub(crate) use ring::{Delivered, Entry, RingReader};
+pub(crate) use own::{Flags, Ledger, Place};
+pub(crate) use ring::{Entry, RingReader};
 
 /// What happens when a subscriber's buffer is full.
 ///
@@ -66,28 +70,30 @@ pub(crate) const CLOSED: u8 = 1;
 const QUIET: u8 = 1 << 1;
 const DETACHED: u8 = 1 << 2;
 
-/// What all policies have in common. 40 bytes.
+/// What all policies have in common; what a receive reads comes first. 120 bytes.
 #[repr(C)]
 pub(crate) struct Header {
+    /// Where the receiver stands; touched by it alone.
+    place: UnsafeCell<Place>,
+    capacity: u16,
+    state: AtomicU8,
+    waker_state: AtomicU8,
+    /// The receiver, the topic while it is registered, and every closer.
+    refs: AtomicU32,
+    /// Where the topic keeps this mailbox's entry; set once, before it is registered.
+    position: AtomicU32,
     /// The receiver's waker; guarded by `waker_state` (see `waiter.rs`).
     waker: UnsafeCell<Option<std::task::Waker>>,
     /// The next mailbox in the topic's list of retired, then of swept ones.
     pub(crate) next: AtomicPtr<Header>,
-    /// The receiver, the topic while it is registered, and every closer.
-    refs: AtomicU32,
-    /// How many payloads the receiver has taken (a ring only).
-    head: AtomicU32,
-    /// Where the topic keeps this mailbox's entry; set once, before it is registered.
-    position: AtomicU32,
-    capacity: u16,
-    state: AtomicU8,
-    waker_state: AtomicU8,
+    /// What the receiver has accounted for; touched by it alone.
+    ledger: UnsafeCell<Ledger>,
 }
 
 /// A counted handle to one mailbox.
 pub(crate) struct Mailbox<T> {
     header: NonNull<Header>,
-    _payload: PhantomData<T>,
+    _payload: PhantomData<fn() -> T>,
 }
 
 // SAFETY: a mailbox moves `T` from the pusher's thread to the receiver's (`T: Send`); nothing in
@@ -134,14 +140,15 @@ impl<T> Mailbox<T> {
         // SAFETY: freshly allocated for a `Header` and what `layout` adds behind it.
         unsafe {
             header.write(Header {
-                waker: UnsafeCell::new(None),
-                next: AtomicPtr::new(std::ptr::null_mut()),
-                refs: AtomicU32::new(2),
-                head: AtomicU32::new(0),
-                position: AtomicU32::new(0),
+                place: UnsafeCell::new(Place::new()),
                 capacity: capacity as u16 | flag,
                 state: AtomicU8::new(0),
                 waker_state: AtomicU8::new(0),
+                refs: AtomicU32::new(2),
+                position: AtomicU32::new(0),
+                waker: UnsafeCell::new(None),
+                next: AtomicPtr::new(std::ptr::null_mut()),
+                ledger: UnsafeCell::new(Ledger::new(capacity as u16)),
             });
             match cells {
                 Cells::Ring => ring::init::<T>(header, capacity),
@@ -249,7 +256,8 @@ impl Header {
     fn assert_exclusive(&mut self) {
         self.next.with_mut(|_| ());
         self.refs.with_mut(|_| ());
-        self.head.with_mut(|_| ());
+        self.place.with_mut(|_| ());
+        self.ledger.with_mut(|_| ());
         self.position.with_mut(|_| ());
         self.state.with_mut(|_| ());
         self.waker_state.with_mut(|_| ());
@@ -263,6 +271,46 @@ impl Header {
         } else {
             (Cells::Ring, capacity)
         }
+    }
+
+    /// Where the receiver stands.
+    ///
+    /// # Safety
+    /// The caller is the receiver, and lets go of the result before it asks again.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn place(&self) -> &mut Place {
+        // SAFETY: nobody but the receiver comes here, and it holds no other reference.
+        self.place.with_mut(|place| unsafe { &mut *place })
+    }
+
+    /// What the receiver has accounted for.
+    ///
+    /// # Safety
+    /// As for [`Header::place`].
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn ledger(&self) -> &mut Ledger {
+        // SAFETY: nobody but the receiver comes here, and it holds no other reference.
+        self.ledger.with_mut(|ledger| unsafe { &mut *ledger })
+    }
+
+    /// As [`Header::place`], to look only.
+    ///
+    /// # Safety
+    /// The caller holds a shared reference to the receiver, and lets go of the result before that.
+    pub(crate) unsafe fn peek_place(&self) -> &Place {
+        // SAFETY: what is written here is written with the receiver borrowed exclusively.
+        self.place.with(|place| unsafe { &*place })
+    }
+
+    /// As [`Header::ledger`], to look only.
+    ///
+    /// # Safety
+    /// As for [`Header::peek_place`].
+    pub(crate) unsafe fn peek_ledger(&self) -> &Ledger {
+        // SAFETY: what is written here is written with the receiver borrowed exclusively.
+        self.ledger.with(|ledger| unsafe { &*ledger })
     }
 
     /// Where the topic keeps this mailbox's entry.

@@ -1,20 +1,22 @@
 //! The ring of `DropNewest`: plain stores only, one stamp a payload.
 //!
-//! The pusher writes the payload into the slot at its private index and stores the ticket's stamp
-//! (Release); the receiver at its own index loads the stamp (Acquire), takes the payload, clears
-//! the stamp and adds one to `head` (Release). The pusher counts the room it knows of down and
-//! reloads `head` (Acquire) only when it has none left: a push into a full ring costs one read.
+//! The pusher looks at the stamp of the slot at its private index (Acquire): a stamp that stands
+//! there means that the ring is full. Otherwise it writes the payload and stores the ticket's stamp
+//! (Release). The receiver at its own index loads the stamp (Acquire), takes the payload and clears
+//! the stamp (Release). Neither side reads or writes the other's index, so all that passes between
+//! them is the one line that holds the slot (the idea is that of FastForward: Giacomoni, Moseley
+//! and Vachharajani, PPoPP 2008).
 //!
-//! A slot is written again only after the pusher saw a `head` that counts its last payload as
-//! taken, so the two sides never touch one payload at a time. Stamps are tickets, not indices: a
-//! push that found the ring full leaves no hole in it, and the receiver sees the loss as a gap.
+//! A slot is written again only after the pusher saw its stamp cleared, so the two sides never touch
+//! one payload at a time. Stamps are tickets, not indices: a push that found the ring full leaves no
+//! hole in it, and the receiver sees the loss as a gap.
 
 use std::alloc::Layout;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 use super::{Header, extended};
-use crate::sync::{AtomicU32, Ordering::Relaxed, UnsafeCell, order};
+use crate::sync::{AtomicU32, Ordering::Relaxed, UnsafeCell, order, panics::contain};
 use crate::topic::Stamp;
 
 #[repr(C)]
@@ -53,16 +55,20 @@ pub(super) unsafe fn init<T>(header: NonNull<Header>, capacity: usize) {
 /// # Safety
 /// Nobody touches the slots, now or later.
 pub(super) unsafe fn drain<T>(header: NonNull<Header>, capacity: usize) {
+    if !std::mem::needs_drop::<T>() {
+        return;
+    }
     for index in 0..capacity {
         // SAFETY: within the allocation; initialised by `init`.
         let slot = unsafe { &*slots::<T>(header).add(index) };
         if slot.stamp.load(Relaxed) != Stamp::EMPTY {
             slot.stamp.store(Stamp::EMPTY, Relaxed);
             // SAFETY: a stamp stands only over a payload that was written and not taken.
-            drop(
-                slot.payload
-                    .with_mut(|p| unsafe { (*p).assume_init_read() }),
-            );
+            let payload = slot
+                .payload
+                .with_mut(|p| unsafe { (*p).assume_init_read() });
+            // A drop that panics must not cost the others theirs.
+            contain(|| drop(payload));
         }
     }
 }
@@ -83,27 +89,14 @@ pub(crate) struct Entry {
     mailbox: Option<NonNull<Header>>,
     /// The slot that the next payload goes to.
     next: u16,
-    /// How many more payloads fit, as far as is known without looking; always 0 when evicting.
-    room: u16,
-    /// `head`, modulo 2^16, when `room` was last brought up to date.
-    seen_head: u16,
     /// How many slots there are; 0 marks an evicting mailbox.
     capacity: u16,
-}
-
-/// How a delivery to one mailbox went.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Delivered {
-    Yes,
-    Full,
 }
 
 impl Entry {
     pub(crate) const EMPTY: Self = Self {
         mailbox: None,
         next: 0,
-        room: 0,
-        seen_head: 0,
         capacity: 0,
     };
 
@@ -111,8 +104,6 @@ impl Entry {
         Self {
             mailbox: Some(mailbox),
             next: 0,
-            room: capacity,
-            seen_head: 0,
             capacity,
         }
     }
@@ -161,54 +152,58 @@ impl Entry {
         }
     }
 
-    /// Delivers into a ring. Wait-free but for `payload`, which may panic: nothing has then changed.
+    /// The slot that the next payload goes to, if the receiver has taken what was in it. Wait-free.
     ///
     /// # Safety
     /// The caller holds the turn, the entry is that of a registered ring of `T`.
     #[inline(always)]
-    pub(crate) unsafe fn deliver<T>(
-        &mut self,
-        stamp: Stamp,
-        payload: impl FnOnce() -> T,
-    ) -> Delivered {
+    pub(crate) unsafe fn vacant<T>(&self) -> Option<Vacant<T>> {
         // SAFETY: a registered entry names its mailbox, which the topic's reference keeps alive.
         let mailbox = unsafe { self.mailbox.unwrap_unchecked() };
-        if self.room == 0 {
-            // SAFETY: as above.
-            let head = unsafe { mailbox.as_ref() }.head.load(order::head_reload()) as u16;
-            self.room = head.wrapping_sub(self.seen_head);
-            self.seen_head = head;
-            if self.room == 0 {
-                return Delivered::Full;
-            }
-        }
+        let slot = slots::<T>(mailbox).wrapping_add(usize::from(self.next));
         // SAFETY: `next < capacity`.
-        let slot = unsafe { &*slots::<T>(mailbox).add(usize::from(self.next)) };
-        let payload = payload();
-        // SAFETY: `room` says that the receiver has taken what was here, by the Acquire above or an
-        // earlier one, and it looks again only after the stamp.
+        let stamp = unsafe { &(*slot).stamp };
+        (stamp.load(order::head_reload()) == Stamp::EMPTY).then_some(Vacant(slot))
+    }
+
+    /// Delivers into a ring. Wait-free, and moves the payload only: nothing here can panic.
+    ///
+    /// # Safety
+    /// As for [`Entry::vacant`], which has just given `slot`.
+    #[inline(always)]
+    pub(crate) unsafe fn fill<T>(&mut self, slot: Vacant<T>, stamp: Stamp, payload: T) {
+        // SAFETY: `vacant` found it in the mailbox, which is still registered.
+        let slot = unsafe { &*slot.0 };
+        // SAFETY: the receiver has taken what was here, which the Acquire of `vacant` saw, and it
+        // looks again only after the stamp.
         slot.payload.with_mut(|p| unsafe { (*p).write(payload) });
-        slot.stamp.store(stamp.0, order::stamp_publish());
+        // The fault by which the sanitizers' run proves that it would notice one.
+        let published = if cfg!(afterwrite_planted_race) {
+            Relaxed
+        } else {
+            order::stamp_publish()
+        };
+        slot.stamp.store(stamp.0, published);
         self.next = if self.next + 1 == self.capacity {
             0
         } else {
             self.next + 1
         };
-        self.room -= 1;
-        Delivered::Yes
     }
 }
+
+/// A slot that awaits a payload.
+pub(crate) struct Vacant<T>(*const Slot<T>);
 
 /// The receiver's side of a ring.
 #[derive(Debug)]
 pub(crate) struct RingReader {
     next: u16,
-    capacity: u16,
 }
 
 impl RingReader {
-    pub(crate) fn new(capacity: u16) -> Self {
-        Self { next: 0, capacity }
+    pub(super) fn new() -> Self {
+        Self { next: 0 }
     }
 
     /// The stamp of the next payload, if there is one. Wait-free.
@@ -235,15 +230,14 @@ impl RingReader {
         let slot = unsafe { &*slots::<T>(mailbox).add(usize::from(self.next)) };
         // SAFETY: the stamp was seen with Acquire: the payload is complete and ours to take.
         let payload = slot.payload.with(|p| unsafe { (*p).assume_init_read() });
-        slot.stamp.store(Stamp::EMPTY, Relaxed);
-        self.next = if self.next + 1 == self.capacity {
+        slot.stamp.store(Stamp::EMPTY, order::head_release());
+        // SAFETY: alive, by contract. A ring's capacity bears no flag.
+        let capacity = unsafe { mailbox.as_ref() }.capacity;
+        self.next = if self.next + 1 == capacity {
             0
         } else {
             self.next + 1
         };
-        // SAFETY: alive, by contract.
-        let head = unsafe { &mailbox.as_ref().head };
-        head.store(head.load(Relaxed).wrapping_add(1), order::head_release());
         payload
     }
 }

@@ -9,6 +9,7 @@ mod mutant;
 pub(crate) mod order;
 pub(crate) mod panics;
 pub(crate) mod parker;
+pub(crate) mod queue;
 
 #[cfg(afterwrite_loom)]
 pub use mutant::mutant;
@@ -23,6 +24,8 @@ mod imp {
     pub(crate) use std::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
+
+    pub(crate) use std::thread_local;
 
     pub(crate) use parking_lot::{Mutex, MutexGuard};
 
@@ -58,6 +61,7 @@ mod imp {
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
     pub(crate) use loom::sync::{Arc, MutexGuard};
+    pub(crate) use loom::thread_local;
 
     /// loom's mutex without poisoning, as parking_lot's is.
     #[derive(Debug, Default)]
@@ -73,6 +77,10 @@ mod imp {
                 Ok(guard) => guard,
                 Err(poisoned) => poisoned.into_inner(),
             }
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
         }
     }
 }

@@ -117,4 +117,17 @@ roles! {
     first_fill = Release;
     /// The receiver looks for its first notice.
     first_read = Acquire;
+
+    /// Work was left for a shard; pairs with `bell_take`.
+    bell_ring = Release;
+    /// The shard takes the bits, and sees the work they stand for.
+    bell_take = Acquire;
+    /// A gate may be listed (again), or is: both sides of one exchange.
+    ready_mark = AcqRel;
+    /// A key with a refused producer is listed, or taken off the list.
+    refusal_list = AcqRel;
+    /// A handed-over payload has been pushed; pairs with `handed_read`.
+    handed_down = Release;
+    /// A publisher looks whether it would overtake handed-over payloads.
+    handed_read = Acquire;
 }

@@ -131,7 +131,7 @@ impl Chunk {
 
     #[inline(always)]
     fn entry_ptr(chunk: NonNull<Chunk>, bit: u32) -> *mut UnsafeCell<Entry> {
-        const { assert!(size_of::<Chunk>() % align_of::<UnsafeCell<Entry>>() == 0) };
+        const { assert!(size_of::<Chunk>().is_multiple_of(align_of::<UnsafeCell<Entry>>())) };
         chunk
             .as_ptr()
             .cast::<u8>()

@@ -7,8 +7,9 @@
 use crate::sync::{AtomicU8, AtomicU64, Ordering::Relaxed, UnsafeCell, order};
 
 const UNFILLED: u8 = 0;
-const FILLED: u8 = 1;
-const TAKEN: u8 = 2;
+const FILLING: u8 = 1;
+const FILLED: u8 = 2;
+const TAKEN: u8 = 3;
 
 /// A place for one notice; `None` in it stands for a loss.
 pub(crate) struct FirstNotice<T> {
@@ -31,13 +32,19 @@ impl<T> FirstNotice<T> {
         }
     }
 
-    /// Puts the notice in its place in the order: after `ticket`.
-    ///
-    /// # Safety
-    /// Called once, by one thread, which holds the topic's turn.
-    pub(crate) unsafe fn fill(&self, ticket: u64, payload: Option<T>) {
+    /// Puts the notice in its place in the order: after `ticket`, the last one, if the caller holds
+    /// the turn; before everything that is still unread, if `ticket` is 0. A second call does
+    /// nothing.
+    pub(crate) fn fill_once(&self, ticket: u64, payload: Option<T>) {
+        if self
+            .state
+            .compare_exchange(UNFILLED, FILLING, Relaxed, Relaxed)
+            .is_err()
+        {
+            return;
+        }
         self.after.store(ticket, Relaxed);
-        // SAFETY: the receiver does not look before the state says so; the filler is one.
+        // SAFETY: only one caller gets here, and the receiver does not look before `FILLED`.
         self.payload.with_mut(|cell| unsafe { *cell = payload });
         self.state.store(FILLED, order::first_fill());
     }

@@ -44,6 +44,7 @@ pub(crate) mod faults;
 mod first;
 mod push;
 mod receiver;
+mod sleepers;
 #[cfg(all(test, not(afterwrite_loom)))]
 mod tests;
 mod turn;
@@ -235,21 +236,12 @@ impl<T, A: Attached> Topic<T, A> {
         topic.subscribers.fetch_add(1, Relaxed);
         drop(writers);
         drop(swept);
-        let receiver = Receiver::new(
-            topic.clone(),
-            mine,
-            chunk,
-            bit,
-            overflow,
-            capacity,
-            if planted(faults::BEGIN_AFTER_LIVE) {
-                joined
-            } else {
-                before
-            },
-            joined,
-            lost,
-        );
+        let before = if planted(faults::BEGIN_AFTER_LIVE) {
+            joined
+        } else {
+            before
+        };
+        let receiver = Receiver::new(topic.clone(), mine, chunk, overflow, before, joined, lost);
         if joined.has(SHUT) {
             // Dropping the receiver takes the registration back.
             return Err(Refused::Shut);
@@ -304,8 +296,11 @@ impl<T, A: Attached> Topic<T, A> {
         if quiet {
             // SAFETY: the topic's reference, which the entry no longer stands for.
             let registered = unsafe { Mailbox::<T>::adopt(mailbox.as_ptr()) };
-            // SAFETY: cases 1 and 2 of the module's argument; once, by the closed bit.
-            unsafe { registered.set_quiet() };
+            // A payload's drop is the user's code.
+            panics::contain(|| {
+                // SAFETY: cases 1 and 2 of the module's argument; once, by the closed bit.
+                unsafe { registered.set_quiet() }
+            });
         }
         if let Some(waker) = waker {
             panics::wake(waker);
@@ -359,9 +354,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            let mut wakers = wakers::Wakers::new();
-            self.leave(&mut wakers);
-            wakers.wake_all();
+            self.leave(None);
         }
     }
 
@@ -375,9 +368,7 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         if !before.has(HELD) {
-            let mut wakers = wakers::Wakers::new();
-            self.leave(&mut wakers);
-            wakers.wake_all();
+            self.leave(None);
         }
     }
 

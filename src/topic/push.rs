@@ -5,11 +5,15 @@ use std::ptr::NonNull;
 
 use super::chunk::Chunk;
 use super::faults::{LEAVE_WITHOUT_ATTENTION, planted};
+use super::sleepers::Sleepers;
 use super::turn::{ATTN, DONE, HELD, MORE, OWED, SHUT, SWEEP, Stamp, Turn};
 use super::wakers::Wakers;
 use super::{Attached, Topic};
-use crate::mailbox::{Delivered, Mailbox};
+use crate::mailbox::Mailbox;
 use crate::sync::{Ordering::Relaxed, order, panics::contain};
+
+/// Subscribers of a full chunk.
+const CHUNK: u32 = 64;
 
 /// The payload comes back: the topic could not be pushed to.
 #[derive(Debug)]
@@ -18,6 +22,16 @@ pub(crate) enum Busy<T> {
     Held(T),
     /// The registry is closed.
     Shut(T),
+}
+
+impl<T> Busy<T> {
+    fn of(turn: Turn, payload: T) -> Self {
+        if turn.has(SHUT) {
+            Self::Shut(payload)
+        } else {
+            Self::Held(payload)
+        }
+    }
 }
 
 /// What a push did.
@@ -42,7 +56,6 @@ where
     topic: P,
     payload: Option<T>,
     cursor: Cursor,
-    left: bool,
 }
 
 /// How far a walk has come.
@@ -52,10 +65,14 @@ struct Cursor {
     /// The chunk to go on with; none at the end.
     chunk: Option<NonNull<Chunk>>,
     chunks_left: u32,
+    /// Whether there are so many chunks that fetching ahead pays.
+    far: bool,
     /// Bits of the chunk that are still to be visited.
     unvisited: u64,
     pushed: Pushed,
     sleepers: bool,
+    /// Where the wakes go on, once they have begun.
+    waking: Option<Sleepers>,
 }
 
 // SAFETY: a walk is its topic's holder wherever it goes; it carries a `T` and the topic's pointer.
@@ -74,9 +91,82 @@ impl<T, A: Attached> Topic<T, A> {
     where
         T: Clone,
     {
-        let mut walk = Walk::begin(self, payload)?;
+        let ticket = match self.take_turn() {
+            Ok(ticket) => ticket,
+            Err(turn) => return Err(Busy::of(turn, payload)),
+        };
+        let payload = match self.push_to_one(ticket, payload) {
+            Ok(pushed) => return Ok(pushed),
+            Err(payload) => payload,
+        };
+        let mut walk = Walk::holding(self, ticket, payload);
         while !walk.step(u32::MAX) {}
         Ok(walk.finish())
+    }
+
+    /// Takes the turn for a push, whose ticket it returns, or tells why it cannot.
+    #[inline(always)]
+    fn take_turn(&self) -> Result<u64, Turn> {
+        let mut turn = self.load(Relaxed);
+        loop {
+            if !turn.is_free() {
+                return Err(turn);
+            }
+            let taken = turn.advanced(1).with(HELD);
+            match self.exchange(turn, taken, order::turn_acquire()) {
+                Ok(()) => return Ok(taken.ticket()),
+                Err(now) => turn = now,
+            }
+        }
+    }
+
+    /// The push of most keys: moves the payload to the one subscriber, into a ring with room, and
+    /// leaves. Anything else is a walk's; the payload then comes back, and the turn stays taken.
+    #[inline(always)]
+    fn push_to_one(&self, ticket: u64, payload: T) -> Result<Pushed, T> {
+        let chunk = &self.first.chunk;
+        if self.chunks_in_use.load(Relaxed) != 1 || chunk.live.load(order::live_read()) == 0 {
+            return Err(payload);
+        }
+        // SAFETY: the first chunk's only entry.
+        let entry = unsafe { Chunk::entry(self.first_chunk(), 0) };
+        let moved = entry.with_mut(|entry| {
+            // SAFETY: as for `Visit::deliver_to`: the entry is live, and we hold the turn.
+            let entry = unsafe { &mut *entry };
+            if entry.is_evicting() {
+                return Err(payload);
+            }
+            // SAFETY: as above; and it is a ring.
+            match unsafe { entry.vacant() } {
+                Some(slot) => {
+                    // SAFETY: as above.
+                    unsafe { entry.fill(slot, Stamp::of(ticket), payload) };
+                    Ok(())
+                }
+                None => Err(payload),
+            }
+        });
+        moved?;
+        let sleepers = (chunk.waiting.load(Relaxed) != 0).then(|| self.all_chunks());
+        self.leave_after(ticket, sleepers);
+        Ok(Pushed {
+            reached: 1,
+            ..Pushed::default()
+        })
+    }
+
+    /// Gives the turn back after the push of a ticket; see [`Topic::leave`].
+    #[inline(always)]
+    fn leave_after(&self, ticket: u64, sleepers: Option<Sleepers>) {
+        // The word as `take_turn` made it: nobody came by.
+        let ours = Turn(0).advanced(ticket).with(HELD);
+        if sleepers.is_some()
+            || self
+                .exchange(ours, ours.left(), order::turn_leave())
+                .is_err()
+        {
+            self.leave(sleepers);
+        }
     }
 
     /// Asks that the shard be rung when the turn is free; false when it is free already.
@@ -89,11 +179,6 @@ impl<T, A: Attached> Topic<T, A> {
             }
         });
         turn.has(HELD)
-    }
-
-    /// Whether nothing begins any more.
-    pub(crate) fn is_shut(&self) -> bool {
-        self.load(Relaxed).has(SHUT)
     }
 
     /// Holds the turn without a push while `f` runs with the last ticket; `None` if it is not free.
@@ -109,55 +194,34 @@ impl<T, A: Attached> Topic<T, A> {
             return None;
         }
         let result = f(turn.ticket());
-        let mut wakers = Wakers::new();
-        self.leave(&mut wakers);
+        self.leave(None);
         Some(result)
     }
 
     /// Takes the wakers of sleeping receivers. The caller holds the turn.
     #[inline(never)]
     fn take_sleepers(&self, wakers: &mut Wakers) {
-        let mut left = self.chunks_in_use.load(Relaxed);
-        let mut next = Some(self.first_chunk());
-        while let (Some(at), 1..) = (next, left) {
-            // SAFETY: chunks live as long as the topic.
-            let chunk = unsafe { at.as_ref() };
-            if chunk.waiting.load(Relaxed) != 0 {
-                let live = chunk.live.load(order::live_read());
-                // A bit that is not live yet stays: its receiver asks for attention itself.
-                let mut sleeping = chunk.waiting.fetch_and(!live, Relaxed) & live;
-                while sleeping != 0 {
-                    let bit = sleeping.trailing_zeros();
-                    sleeping &= sleeping - 1;
-                    // SAFETY: the bit is live, and we hold the turn.
-                    let mailbox = unsafe { Chunk::entry(at, bit) }
-                        .with(|entry| unsafe { (*entry).mailbox() });
-                    // SAFETY: a live entry's mailbox is kept by the registration until it is swept.
-                    if let Some(waker) =
-                        mailbox.and_then(|mailbox| unsafe { mailbox.as_ref() }.take_waker())
-                    {
-                        wakers.push(waker);
-                    }
-                }
-            }
-            next = chunk.next();
-            left -= 1;
-        }
+        self.all_chunks().take(wakers, u32::MAX);
     }
 
-    /// Answers what was asked of the holder, and gives the turn back.
-    #[inline(always)]
-    pub(super) fn leave(&self, wakers: &mut Wakers) {
-        let now = self.load(Relaxed);
-        if !now.has(ATTN | SWEEP | OWED | MORE)
-            && self.exchange(now, now.left(), order::turn_leave()).is_ok()
-        {
-            return;
-        }
-        self.answer_and_leave(wakers);
+    /// Every chunk that may have sleepers.
+    fn all_chunks(&self) -> Sleepers {
+        Sleepers::from(self.first_chunk(), self.chunks_in_use.load(Relaxed))
     }
 
+    /// Wakes those who sleep, answers what was asked of the holder, and gives the turn back.
+    /// Apart from the way out that meets nobody, since the wakers take half a kilobyte of stack.
+    #[cold]
     #[inline(never)]
+    pub(super) fn leave(&self, sleepers: Option<Sleepers>) {
+        // Woken when dropped, after the turn is free.
+        let mut wakers = Wakers::new();
+        if let Some(mut sleepers) = sleepers {
+            sleepers.take(&mut wakers, u32::MAX);
+        }
+        self.answer_and_leave(&mut wakers);
+    }
+
     fn answer_and_leave(&self, wakers: &mut Wakers) {
         loop {
             let now = self.load(Relaxed);
@@ -233,37 +297,32 @@ where
     /// Takes the turn, or gives the payload back.
     #[inline(always)]
     pub(crate) fn begin(topic: P, payload: T) -> Result<Self, Busy<T>> {
-        let mut turn = topic.load(Relaxed);
-        loop {
-            if !turn.is_free() {
-                return Err(if turn.has(SHUT) {
-                    Busy::Shut(payload)
-                } else {
-                    Busy::Held(payload)
-                });
-            }
-            let taken = turn.advanced(1).with(HELD);
-            match topic.exchange(turn, taken, order::turn_acquire()) {
-                Ok(()) => break,
-                Err(now) => turn = now,
-            }
+        match topic.take_turn() {
+            Ok(ticket) => Ok(Self::holding(topic, ticket, payload)),
+            Err(turn) => Err(Busy::of(turn, payload)),
         }
-        let ticket = turn.ticket() + 1;
+    }
+
+    /// A walk for the ticket with which the turn was taken.
+    #[inline(always)]
+    fn holding(topic: P, ticket: u64, payload: T) -> Self {
+        let chunks = topic.chunks_in_use.load(Relaxed);
         let cursor = Cursor {
             ticket,
             stamp: Stamp::of(ticket),
             chunk: Some(topic.first_chunk()),
-            chunks_left: topic.chunks_in_use.load(Relaxed),
+            chunks_left: chunks,
+            far: chunks > FAR,
             unvisited: u64::MAX,
             pushed: Pushed::default(),
             sleepers: false,
+            waking: None,
         };
-        Ok(Self {
+        Self {
             topic,
             payload: Some(payload),
             cursor,
-            left: false,
-        })
+        }
     }
 
     /// Delivers to at most about `budget` subscribers; true at the end. A panic of the payload's
@@ -281,28 +340,34 @@ where
         } = self;
         loop {
             match contain(|| cursor.deliver(topic, payload, budget)) {
-                Some(()) => return cursor.chunk.is_none(),
+                Some(()) if cursor.chunk.is_some() => return false,
+                Some(()) => break,
                 None => cursor.pushed.panicked += 1,
             }
         }
+        !cursor.sleepers || self.wake_some(budget / CHUNK)
+    }
+
+    /// Wakes the sleepers of so many chunks, and leaves no more than those of as many for the end;
+    /// true when that is so.
+    #[inline(never)]
+    fn wake_some(&mut self, chunks: u32) -> bool {
+        let chunks = chunks.max(1);
+        let (topic, cursor) = (&self.topic, &mut self.cursor);
+        let sleepers = cursor.waking.get_or_insert_with(|| topic.all_chunks());
+        if sleepers.left <= chunks {
+            return true;
+        }
+        // Who is woken now finds the push complete, and asks for no further look.
+        topic.update(order::turn_answer(), |turn| turn.with(DONE));
+        sleepers.take(&mut Wakers::new(), chunks);
+        false
     }
 
     /// Wakes those who sleep and gives the turn back.
     #[inline(always)]
-    pub(crate) fn finish(mut self) -> Pushed {
-        self.leave();
+    pub(crate) fn finish(self) -> Pushed {
         self.cursor.pushed
-    }
-
-    #[inline(always)]
-    fn leave(&mut self) {
-        self.left = true;
-        let mut wakers = Wakers::new();
-        // Who was not reached has a loss to learn of.
-        if self.cursor.sleepers || self.cursor.chunk.is_some() {
-            self.topic.take_sleepers(&mut wakers);
-        }
-        self.topic.leave(&mut wakers);
     }
 }
 
@@ -316,31 +381,108 @@ impl Cursor {
             }
             // SAFETY: chunks live as long as the topic.
             let chunk = unsafe { at.as_ref() };
-            let mut live = chunk.live.load(order::live_read()) & self.unvisited;
+            let live = chunk.live.load(order::live_read()) & self.unvisited;
+            let next = if self.chunks_left == 1 {
+                None
+            } else {
+                chunk.next()
+            };
             budget -= i64::from(live.count_ones());
             if self.chunks_left == 1 && live.is_power_of_two() {
                 // The last one takes the payload itself.
-                self.unvisited = 0;
                 if let Some(payload) = payload.take() {
-                    self.deliver_to(topic, at, live.trailing_zeros(), || payload);
+                    let bit = live.trailing_zeros();
+                    Visit::new(self, 0).deliver_to(topic, at, bit, || payload);
                 }
             } else if let Some(payload) = payload {
-                while live != 0 {
-                    let bit = live.trailing_zeros();
-                    live &= live - 1;
-                    // A clone that panics is not asked again.
-                    self.unvisited = live;
-                    self.deliver_to(topic, at, bit, || payload.clone());
+                match next {
+                    Some(next) if self.far => self.visit_far(topic, at, live, next, payload),
+                    _ => self.visit(topic, at, live, payload, || ()),
                 }
             }
             self.sleepers |= chunk.waiting.load(Relaxed) != 0;
             self.unvisited = u64::MAX;
             self.chunks_left -= 1;
-            self.chunk = if self.chunks_left == 0 {
-                None
-            } else {
-                chunk.next()
-            };
+            self.chunk = next;
+        }
+    }
+
+    /// Delivers clones to the live entries of a chunk, and calls `before` before each.
+    #[inline(always)]
+    fn visit<T: Clone, A>(
+        &mut self,
+        topic: &Topic<T, A>,
+        at: NonNull<Chunk>,
+        live: u64,
+        payload: &T,
+        mut before: impl FnMut(),
+    ) {
+        let mut visit = Visit::new(self, live);
+        while visit.unvisited != 0 {
+            before();
+            let bit = visit.unvisited.trailing_zeros();
+            // A clone that panics is not asked again.
+            visit.unvisited &= visit.unvisited - 1;
+            visit.deliver_to(topic, at, bit, || payload.clone());
+        }
+    }
+
+    /// As [`Cursor::visit`], and fetches the mailboxes of the next chunk meanwhile.
+    #[inline(never)]
+    fn visit_far<T: Clone, A>(
+        &mut self,
+        topic: &Topic<T, A>,
+        at: NonNull<Chunk>,
+        live: u64,
+        next: NonNull<Chunk>,
+        payload: &T,
+    ) {
+        // SAFETY: chunks live as long as the topic.
+        let mut ahead = unsafe { next.as_ref() }.live.load(order::live_read());
+        self.visit(topic, at, live, payload, || {
+            if ahead != 0 {
+                // SAFETY: a set live bit is below the chunk's size.
+                let entry = unsafe { Chunk::entry(next, ahead.trailing_zeros()) };
+                // SAFETY: as for `Visit::deliver_to`; a bit that is cleared meanwhile leaves the
+                // entry as it is until we have left.
+                entry.with(|entry| unsafe { (*entry).prefetch::<T>() });
+                ahead &= ahead - 1;
+            }
+        });
+    }
+}
+
+/// From how many chunks on a walk fetches ahead: the lines it touches then outgrow the nearer
+/// caches between two pushes. Below, the look ahead costs more than it saves.
+const FAR: u32 = if cfg!(afterwrite_loom) { 1 } else { 32 };
+
+/// A walk within one chunk: what changes with each entry, kept in registers. Its drop, which a
+/// panicking clone runs as well, tells the cursor.
+struct Visit<'a> {
+    cursor: &'a mut Cursor,
+    unvisited: u64,
+    /// Entries visited without a panic, and those of them that were full.
+    visited: u32,
+    full: u32,
+}
+
+impl Drop for Visit<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.cursor.unvisited = self.unvisited;
+        self.cursor.pushed.reached += self.visited - self.full;
+        self.cursor.pushed.full += self.full;
+    }
+}
+
+impl<'a> Visit<'a> {
+    #[inline(always)]
+    fn new(cursor: &'a mut Cursor, unvisited: u64) -> Self {
+        Self {
+            cursor,
+            unvisited,
+            visited: 0,
+            full: 0,
         }
     }
 
@@ -361,15 +503,16 @@ impl Cursor {
             let entry = unsafe { &mut *entry };
             if entry.is_evicting() {
                 // SAFETY: as above.
-                unsafe { entry.replace(self.ticket, topic.lost.load(Relaxed), payload) };
-                self.pushed.reached += 1;
-                return;
+                unsafe { entry.replace(self.cursor.ticket, topic.lost.load(Relaxed), payload) };
+            } else {
+                // SAFETY: as above.
+                match unsafe { entry.vacant() } {
+                    // SAFETY: as above; a payload that panics comes before the slot is touched.
+                    Some(slot) => unsafe { entry.fill(slot, self.cursor.stamp, payload()) },
+                    None => self.full += 1,
+                }
             }
-            // SAFETY: as above.
-            match unsafe { entry.deliver(self.stamp, payload) } {
-                Delivered::Yes => self.pushed.reached += 1,
-                Delivered::Full => self.pushed.full += 1,
-            }
+            self.visited += 1;
         });
     }
 }
@@ -379,9 +522,21 @@ where
     P: Deref<Target = Topic<T, A>>,
     A: Attached,
 {
+    #[inline(always)]
     fn drop(&mut self) {
-        if !self.left {
-            self.leave();
+        // Who was not reached has a loss to learn of.
+        let unreached = self.cursor.chunk.is_some();
+        let sleepers = (self.cursor.sleepers || unreached).then(|| {
+            self.cursor
+                .waking
+                .unwrap_or_else(|| self.topic.all_chunks())
+        });
+        self.topic.leave_after(self.cursor.ticket, sleepers);
+        // Nobody took it: its drop is the user's code.
+        if std::mem::needs_drop::<T>()
+            && let Some(payload) = self.payload.take()
+        {
+            contain(|| drop(payload));
         }
     }
 }

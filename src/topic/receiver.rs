@@ -7,12 +7,12 @@
 use std::ptr::NonNull;
 use std::task::Waker;
 
-use super::chunk::Chunk;
+use super::chunk::{self, Chunk};
 use super::faults::{self, planted};
-use super::turn::{ATTN, HELD, SHUT, Stamp, Turn};
+use super::turn::{ATTN, HELD, SHUT, Turn};
 use super::{Attached, FirstNotice, Topic};
-use crate::mailbox::{EvictReader, Mailbox, Overflow, RingReader};
-use crate::sync::{Arc, Ordering::Relaxed, order};
+use crate::mailbox::{Flags, Ledger, Mailbox, Overflow, Place};
+use crate::sync::{Arc, Ordering::Relaxed, order, panics::contain};
 
 /// What a receiver finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +27,8 @@ pub(crate) enum Next<T> {
 ///
 /// For a subscription that has been read to its end, or closed, `received + missed + merged +
 /// discarded` is the number of pushes and losses that were ordered after its registration, as long
-/// as no push overlapped its beginning or its end.
+/// as no push overlapped its beginning or its end. One that a [`Closer`](crate::Closer) ended does
+/// not learn what its full buffer had missed last: that is not among the discarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Tally {
@@ -41,11 +42,6 @@ pub struct Tally {
     pub discarded: u64,
 }
 
-enum Side {
-    Ring(RingReader),
-    Evicting(EvictReader),
-}
-
 /// The next payload's place in the order.
 #[derive(Clone, Copy)]
 struct Peeked {
@@ -53,27 +49,12 @@ struct Peeked {
     lost: u64,
 }
 
-/// The one owner of a subscription's mailbox.
+/// The one owner of a subscription's mailbox. 32 bytes: where it stands is in the mailbox.
 pub(crate) struct Receiver<T, A: Attached = ()> {
-    topic: Arc<Topic<T, A>>,
     mailbox: Mailbox<T>,
+    topic: Arc<Topic<T, A>>,
     chunk: NonNull<Chunk>,
-    side: Side,
-    last: u64,
-    /// Pushes up to this ticket overlapped the registration: they may be here, and are not missed if
-    /// they are not.
-    overlapped: u64,
-    /// The stamp of the ticket after `last`.
-    expected: Stamp,
-    /// Losses of the key that were accounted for (`Conflate` only).
-    lost: u64,
     first: Option<Arc<FirstNotice<T>>>,
-    bit: u8,
-    conflate: bool,
-    ended: bool,
-    /// Whether the mailbox was left to the pusher.
-    detached: bool,
-    tally: Tally,
 }
 
 // SAFETY: the chunk pointer is to memory that the topic, which is held, owns; payloads are `Send`.
@@ -82,39 +63,51 @@ unsafe impl<T: Send, A: Attached + Send + Sync> Send for Receiver<T, A> {}
 unsafe impl<T: Send, A: Attached + Send + Sync> Sync for Receiver<T, A> {}
 
 impl<T, A: Attached> Receiver<T, A> {
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         topic: Arc<Topic<T, A>>,
         mailbox: Mailbox<T>,
         chunk: NonNull<Chunk>,
-        bit: u32,
         overflow: Overflow,
-        capacity: u16,
         before: Turn,
         joined: Turn,
         lost: u64,
     ) -> Self {
-        let last = before.completed();
-        let side = match overflow {
-            Overflow::DropNewest => Side::Ring(RingReader::new(capacity)),
-            _ => Side::Evicting(EvictReader::new(capacity)),
-        };
-        Self {
-            topic,
+        let mut receiver = Self {
             mailbox,
+            topic,
             chunk,
-            side,
-            last,
-            overlapped: joined.ticket(),
-            expected: Stamp::of(last + 1),
-            lost,
             first: None,
-            bit: bit as u8,
-            conflate: overflow == Overflow::Conflate,
-            ended: false,
-            detached: false,
-            tally: Tally::default(),
+        };
+        let place = receiver.place();
+        place.stand_at(before.completed());
+        if overflow != Overflow::DropNewest {
+            place.flags.set(Flags::EVICTING);
         }
+        if overflow == Overflow::Conflate {
+            place.flags.set(Flags::CONFLATE);
+        }
+        let ledger = receiver.ledger();
+        ledger.start = before.completed();
+        ledger.overlapped = joined.ticket();
+        ledger.lost = lost;
+        receiver
+    }
+
+    #[inline(always)]
+    fn place(&mut self) -> &mut Place {
+        // SAFETY: this is the receiver, borrowed for as long as the result.
+        unsafe { self.mailbox.header().place() }
+    }
+
+    #[inline(always)]
+    fn ledger(&mut self) -> &mut Ledger {
+        // SAFETY: this is the receiver, borrowed for as long as the result.
+        unsafe { self.mailbox.header().ledger() }
+    }
+
+    fn flags(&self) -> Flags {
+        // SAFETY: this is the receiver, borrowed; the flags are copied.
+        unsafe { self.mailbox.header().peek_place() }.flags
     }
 
     pub(crate) fn topic(&self) -> &Arc<Topic<T, A>> {
@@ -126,57 +119,89 @@ impl<T, A: Attached> Receiver<T, A> {
     }
 
     pub(crate) fn tally(&self) -> Tally {
-        self.tally
+        // SAFETY: this is the receiver, borrowed; the results are copied from.
+        let (place, ledger) = unsafe {
+            let header = self.mailbox.header();
+            (header.peek_place(), header.peek_ledger())
+        };
+        let (missed, merged, discarded) = (ledger.missed, ledger.merged, ledger.discarded);
+        Tally {
+            received: place.last - ledger.start - missed - merged - discarded,
+            missed,
+            merged,
+            discarded,
+        }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended
+        self.flags().has(Flags::ENDED)
     }
 
     /// Makes this subscription's own first notice come in its place.
     pub(crate) fn await_first(&mut self) -> Arc<FirstNotice<T>> {
         let first = Arc::new(FirstNotice::new());
         self.first = Some(first.clone());
+        self.place().flags.set(Flags::FIRST);
         first
     }
 
     #[inline(always)]
     fn peek(&mut self) -> Option<Peeked> {
-        match &mut self.side {
-            // SAFETY: this is the receiver, and holds the mailbox.
-            Side::Ring(reader) => unsafe { reader.peek::<T>(self.mailbox.as_ptr()) }.map(|stamp| {
-                let ticket = if stamp == self.expected {
-                    self.last + 1
-                } else {
-                    stamp.ticket_after(self.last)
-                };
-                Peeked { ticket, lost: 0 }
-            }),
-            // SAFETY: as above.
-            Side::Evicting(reader) => {
-                unsafe { reader.peek::<T>(self.mailbox.as_ptr()) }.map(|found| Peeked {
-                    ticket: found.ticket,
-                    lost: found.lost,
-                })
-            }
+        let mailbox = self.mailbox.as_ptr();
+        if self.flags().has(Flags::EVICTING) {
+            // SAFETY: this is the receiver, and holds the mailbox, which evicts.
+            let found = unsafe { self.ledger().evicting.peek::<T>(mailbox) };
+            return found.map(|found| Peeked {
+                ticket: found.ticket,
+                lost: found.lost,
+            });
         }
+        let place = self.place();
+        // SAFETY: as above, but it is a ring.
+        let stamp = unsafe { place.ring.peek::<T>(mailbox) }?;
+        let ticket = if stamp == place.expected {
+            place.last + 1
+        } else {
+            stamp.ticket_after(place.last)
+        };
+        Some(Peeked { ticket, lost: 0 })
     }
 
     /// Takes what `peek` found.
     #[inline(always)]
     fn take(&mut self) -> T {
-        match &mut self.side {
+        let mailbox = self.mailbox.as_ptr();
+        if self.flags().has(Flags::EVICTING) {
             // SAFETY: this is the receiver, and `peek` has just answered.
-            Side::Ring(reader) => unsafe { reader.take(self.mailbox.as_ptr()) },
+            unsafe { self.ledger().evicting.take(mailbox) }
+        } else {
             // SAFETY: as above.
-            Side::Evicting(reader) => unsafe { reader.take(self.mailbox.as_ptr()) },
+            unsafe { self.place().ring.take(mailbox) }
         }
     }
 
     /// What comes next, without waiting. Lock-free; wait-free for `DropNewest`.
     #[inline]
     pub(crate) fn next(&mut self) -> Next<T> {
-        if self.ended {
+        let mailbox = self.mailbox.as_ptr();
+        let closed = self.mailbox.is_closed();
+        let place = self.place();
+        if place.flags == Flags::NONE && !closed {
+            // SAFETY: this is the receiver, it holds the mailbox, which is a ring without the flag.
+            let found = unsafe { place.ring.peek::<T>(mailbox) };
+            if found == Some(place.expected) {
+                place.advance();
+                // SAFETY: as above, and `peek` has just answered.
+                return Next::Changed(unsafe { place.ring.take(mailbox) });
+            }
+        }
+        self.next_of_any()
+    }
+
+    /// What comes next when it is not simply the next payload of a ring.
+    #[inline(never)]
+    fn next_of_any(&mut self) -> Next<T> {
+        if self.has_ended() {
             return Next::Ended;
         }
         if self.mailbox.is_closed() {
@@ -191,10 +216,9 @@ impl<T, A: Attached> Receiver<T, A> {
                 return next;
             }
             match peeked {
-                Some(found) if found.ticket == self.last + 1 => {
-                    self.last += 1;
-                    self.expected = self.expected.successor();
-                    self.tally.received += 1;
+                Some(found) if found.ticket == self.place().last + 1 => {
+                    let place = self.place();
+                    place.advance();
                     return Next::Changed(self.take());
                 }
                 Some(found) => {
@@ -220,15 +244,17 @@ impl<T, A: Attached> Receiver<T, A> {
         if found.is_some_and(|found| found.ticket <= after) {
             return None;
         }
+        let conflate = self.flags().has(Flags::CONFLATE);
         let missed = match found {
             // Which of the tickets before the payload were lost, it does not say.
-            Some(found) if self.conflate && after > self.last => self.gap_before(found),
+            Some(found) if conflate && after > self.place().last => self.gap_before(found),
             _ => self.account_lost(after),
         };
         if missed.is_some() {
             return missed;
         }
         let first = self.first.take()?;
+        self.place().flags.clear(Flags::FIRST);
         // SAFETY: this is the receiver, and the notice is there.
         let payload = unsafe { first.take() };
         Some(match payload {
@@ -242,32 +268,35 @@ impl<T, A: Attached> Receiver<T, A> {
 
     /// Accounts for the tickets up to `to`, of which `missed` were lost.
     fn account(&mut self, to: u64, missed: u64) -> Option<Next<T>> {
-        let visible = self.topic.blind.load(Relaxed) <= self.last;
-        self.tally.merged += to - self.last - missed;
-        self.tally.missed += missed;
-        self.last = to;
-        self.expected = Stamp::of(to + 1);
+        let last = self.place().last;
+        let visible = self.topic.blind.load(Relaxed) <= last;
+        let ledger = self.ledger();
+        ledger.merged += to - last - missed;
+        ledger.missed += missed;
+        self.place().stand_at(to);
         (missed > 0).then_some(Next::Missed { n: missed, visible })
     }
 
     /// Accounts for the tickets up to `to`, all of which were lost.
     fn account_lost(&mut self, to: u64) -> Option<Next<T>> {
         self.pass_overlapped(to);
-        let missed = to.saturating_sub(self.last);
+        let missed = to.saturating_sub(self.place().last);
         if missed == 0 {
             return None;
         }
-        self.lost = self.lost.wrapping_add(missed);
+        let ledger = self.ledger();
+        ledger.lost = ledger.lost.wrapping_add(missed);
         self.account(to, missed)
     }
 
     /// The tickets before the payload that was found.
     fn gap_before(&mut self, found: Peeked) -> Option<Next<T>> {
         self.pass_overlapped(found.ticket - 1);
-        let gap = found.ticket - 1 - self.last;
-        let missed = if self.conflate {
-            let lost = found.lost.saturating_sub(self.lost).min(gap);
-            self.lost = found.lost;
+        let gap = found.ticket - 1 - self.place().last;
+        let missed = if self.flags().has(Flags::CONFLATE) {
+            let ledger = self.ledger();
+            let lost = found.lost.saturating_sub(ledger.lost).min(gap);
+            ledger.lost = found.lost;
             lost
         } else {
             gap
@@ -278,10 +307,12 @@ impl<T, A: Attached> Receiver<T, A> {
     /// Of the tickets up to `to`, none of which is here, those that overlapped the registration do
     /// not count.
     fn pass_overlapped(&mut self, to: u64) {
-        let passed = to.min(self.overlapped);
-        if passed > self.last {
-            self.last = passed;
-            self.expected = Stamp::of(passed + 1);
+        let last = self.place().last;
+        let ledger = self.ledger();
+        let passed = to.min(ledger.overlapped);
+        if passed > last {
+            ledger.start += passed - last;
+            self.place().stand_at(passed);
         }
     }
 
@@ -289,7 +320,7 @@ impl<T, A: Attached> Receiver<T, A> {
     #[cold]
     fn next_of_empty(&mut self) -> Option<Next<T>> {
         let turn = self.topic.load(order::turn_read());
-        if turn.completed() > self.last {
+        if turn.completed() > self.place().last {
             // Delivered between the two looks? Then it is here now: the turn was read with Acquire.
             if self.peek().is_some() && !planted(faults::MISS_AFTER_ONE_LOOK) {
                 return None;
@@ -324,11 +355,12 @@ impl<T, A: Attached> Receiver<T, A> {
     pub(crate) fn next_or_wait(&mut self, waker: &Waker) -> Next<T> {
         // SAFETY: this is the receiver.
         unsafe { self.mailbox.header().register_waker(waker) };
+        let (_, bit) = chunk::locate(self.mailbox.header().position());
         // SAFETY: chunks live as long as the topic. A bit set after a close may belong to the
         // entry's next owner, whom it costs a look into its waker's cell.
         unsafe { self.chunk.as_ref() }
             .waiting
-            .fetch_or(1 << self.bit, Relaxed);
+            .fetch_or(1 << bit, Relaxed);
         if planted(faults::SLEEP_WITHOUT_TURN) {
             return self.next();
         }
@@ -351,20 +383,22 @@ impl<T, A: Attached> Receiver<T, A> {
         drop(self.mailbox.header().take_waker());
     }
 
-    /// Ends the subscription; drops what it has not read, and leaves what a push under way still
-    /// delivers to that push. Takes the writers' lock, waits for no push.
-    pub(crate) fn close(&mut self) {
-        if self.ended {
-            return;
-        }
+    /// Ends the subscription, drops what it has not read, and leaves what a push under way still
+    /// delivers to that push; true if it had not been ended before. Takes the writers' lock, waits
+    /// for no push.
+    pub(crate) fn close(&mut self) -> bool {
         let until = self.topic.retire(&self.mailbox);
-        self.discard();
+        if !self.has_ended() {
+            self.discard();
+        }
         if let Some(until) = until {
             self.pass_overlapped(until);
             // Also what was missed, and not reported before the end.
-            self.tally.discarded += until.saturating_sub(self.last);
-            self.last = self.last.max(until);
+            let last = self.place().last;
+            self.ledger().discarded += until.saturating_sub(last);
+            self.place().last = last.max(until);
         }
+        until.is_some()
     }
 
     /// The registration ended: drops what is here.
@@ -373,24 +407,27 @@ impl<T, A: Attached> Receiver<T, A> {
         self.end();
         while let Some(found) = self.peek() {
             self.pass_overlapped(found.ticket - 1);
-            self.tally.discarded += found.ticket - self.last;
-            self.last = found.ticket;
-            self.expected = Stamp::of(found.ticket + 1);
-            drop(self.take());
+            let last = self.place().last;
+            self.ledger().discarded += found.ticket - last;
+            self.place().stand_at(found.ticket);
+            let payload = self.take();
+            // Its drop is the user's code, and others are still to be dropped.
+            contain(|| drop(payload));
         }
         self.detach();
     }
 
     /// Leaves what may still be delivered to whoever finds that nothing more can be.
     fn detach(&mut self) {
-        if !std::mem::replace(&mut self.detached, true) {
+        if !self.flags().has(Flags::DETACHED) {
+            self.place().flags.set(Flags::DETACHED);
             // SAFETY: this is the receiver, and it takes nothing any more: all callers are at its end.
             unsafe { self.mailbox.set_detached() };
         }
     }
 
     fn end(&mut self) {
-        self.ended = true;
+        self.place().flags.set(Flags::ENDED);
         self.first = None;
         self.forget_waker();
     }
@@ -399,10 +436,9 @@ impl<T, A: Attached> Receiver<T, A> {
 impl<T, A: Attached> Drop for Receiver<T, A> {
     fn drop(&mut self) {
         self.topic.retire(&self.mailbox);
-        if let Side::Evicting(reader) = &self.side
-            && reader.has_claimed()
-        {
-            drop(self.take());
+        if self.ledger().evicting.has_claimed() {
+            let payload = self.take();
+            contain(|| drop(payload));
         }
         self.forget_waker();
         self.detach();
@@ -413,8 +449,8 @@ impl<T, A: Attached> std::fmt::Debug for Receiver<T, A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Receiver")
             .field("mailbox", &self.mailbox)
-            .field("tally", &self.tally)
-            .field("ended", &self.ended)
+            .field("tally", &self.tally())
+            .field("ended", &self.has_ended())
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,9 @@
 //! Every overflow policy at capacity 1 and 2: three pushes against a receiver.
+//!
+//! The model's own thread pushes and the receiver is spawned. The checker remembers only the last
+//! access to each atomic, and a push looks at a slot's stamp before it stores one: a receiver's look
+//! that ran before both would be forgotten, and the order "store, then look" never tried. Run
+//! first, the push's store is what the receiver's look meets, and both orders are tried.
 
 use afterwrite::Overflow;
 use afterwrite_loom_tests::{Subscriber, model};
@@ -12,18 +17,15 @@ fn three_pushes(overflow: Overflow, capacity: u16) {
     model(move || {
         let topic = topic();
         let mut subscriber = Subscriber::new(&topic, overflow, capacity);
-        let pusher = {
-            let topic = topic.clone();
-            thread::spawn(move || {
-                for value in 1..=3 {
-                    push(&topic, value);
-                }
-            })
-        };
-        for _ in 0..2 {
+        let receiver = thread::spawn(move || {
             subscriber.look();
+            subscriber.look();
+            subscriber
+        });
+        for value in 1..=3 {
+            push(&topic, value);
         }
-        pusher.join().unwrap();
+        let mut subscriber = receiver.join().unwrap();
         subscriber.drain().assert_accounts_for(3..=3);
         if overflow == Overflow::DropNewest {
             assert!(subscriber.got().starts_with(&[1]));

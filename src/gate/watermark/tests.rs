@@ -55,31 +55,36 @@ fn a_registration_is_called_once_when_its_position_is_reached() {
     assert_eq!(watermark.waiting(), 0);
 }
 
-#[test]
-fn an_advance_that_makes_nobody_due_takes_no_lock() {
-    let watermark = Watermark::new(0);
-    let (_, waker) = Count::pair();
-    // Whatever was awaited below is taken back, woken, or found reached; position 9 is left.
-    let stays = watermark.reached(9).register(&waker);
-    drop(watermark.reached(2).register(&waker));
-    let woken = watermark.reached(1).register(&waker);
-    watermark.advance(1);
-    assert!(watermark.reached(1).register(&waker).is_none());
-
+/// Advances to `v` on another thread while this one holds the lock.
+fn advance_without_the_lock(watermark: &Watermark, v: u64) {
     let (done, finished) = std::sync::mpsc::channel();
     let view = watermark.clone();
     let lock = watermark.shared.hold_lock();
     let advancer = std::thread::spawn(move || {
-        assert!(view.advance(8));
-        assert!(!view.advance(3));
-        assert!(!view.reached(9).is_ready());
-        assert!(view.reached(8).register(Waker::noop()).is_none());
+        assert!(view.advance(v));
+        assert!(!view.advance(v - 1));
+        assert!(!view.reached(v + 1).is_ready());
+        assert!(view.reached(v).register(Waker::noop()).is_none());
         done.send(()).unwrap();
     });
-    let finished = finished.recv_timeout(std::time::Duration::from_secs(20));
+    let finished = finished.recv_timeout(Duration::from_secs(20));
     drop(lock);
     assert_eq!(finished, Ok(()));
     advancer.join().unwrap();
+}
+
+#[test]
+fn an_advance_that_makes_nobody_due_takes_no_lock() {
+    let watermark = Watermark::new(0);
+    let (_, waker) = Count::pair();
+    advance_without_the_lock(&watermark, 1);
+    let stays = watermark.reached(9).register(&waker);
+    advance_without_the_lock(&watermark, 2);
+    let woken = watermark.reached(3).register(&waker);
+    watermark.advance(3);
+    advance_without_the_lock(&watermark, 4);
+    drop(watermark.reached(5).register(&waker));
+    advance_without_the_lock(&watermark, 8);
     drop((stays, woken));
 }
 

@@ -64,6 +64,7 @@ pub struct WaitTimeout {
 
 /// Blocks until `reached` holds, for `timeout` at the longest.
 pub(super) fn block(reached: &Reached, timeout: Duration) -> Result<(), WaitTimeout> {
+    // The common case, without a look at the clock.
     if reached.is_ready() {
         return Ok(());
     }
@@ -73,17 +74,15 @@ pub(super) fn block(reached: &Reached, timeout: Duration) -> Result<(), WaitTime
     let Some(_registration) = reached.register(&parker.waker()) else {
         return Ok(());
     };
-    loop {
-        let in_time = parker.wait(deadline);
-        let position = reached.watermark().get();
-        if position >= reached.position() {
-            return Ok(());
-        }
-        if !in_time {
-            return Err(WaitTimeout {
-                wanted: reached.position(),
-                reached: position,
-            });
-        }
+    // Only an advance that reached the position calls the waker, so there is no need to go on
+    // waiting after it; and after a timeout this look is the last.
+    parker.wait(deadline);
+    let position = reached.watermark().get();
+    if position >= reached.position() {
+        return Ok(());
     }
+    Err(WaitTimeout {
+        wanted: reached.position(),
+        reached: position,
+    })
 }

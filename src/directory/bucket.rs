@@ -1,0 +1,117 @@
+//! One bucket: the tags of what it may hold, and the snapshot of what it holds.
+
+use super::cell::SnapshotCell;
+use super::hash::Fingerprint;
+use super::order;
+use super::sizes::WORDS;
+use super::snapshot::Snapshot;
+use super::tags::TagWord;
+use super::witness::Witness;
+use crate::sync::AtomicU64;
+
+/// Half a cache line, so that tags and cell come in one miss.
+#[repr(align(32))]
+pub(super) struct Bucket<C> {
+    /// Which tags are here; each key's hash names the one word that its tag is in, so that a reader
+    /// sees all that concerns it in one load.
+    words: [AtomicU64; WORDS],
+    cell: C,
+    witness: Witness,
+}
+
+impl<C> Bucket<C> {
+    /// A bucket that holds `snapshot`.
+    pub(super) fn new<V>(snapshot: Option<Snapshot<V>>) -> Self
+    where
+        C: SnapshotCell<V>,
+    {
+        Self {
+            words: std::array::from_fn(|word| AtomicU64::new(tags(snapshot.as_ref(), word).0)),
+            cell: C::new(snapshot),
+            witness: Witness::new(),
+        }
+    }
+
+    /// Whether a key of this fingerprint may be here: `false` is certain, of this moment.
+    #[inline]
+    pub(super) fn may_contain(&self, fingerprint: Fingerprint) -> bool {
+        self.witness.check();
+        // `word()` is below `WORDS` by its arithmetic, which the compiler sees.
+        let word = self.words[fingerprint.word()].load(order::word_load());
+        TagWord(word).may_contain(fingerprint.tag())
+    }
+
+    /// The cell with the snapshot.
+    #[inline]
+    pub(super) fn cell(&self) -> &C {
+        &self.cell
+    }
+
+    /// Replaces the snapshot, then the tags of one word, or of all.
+    ///
+    /// Only under the stripe's writers' lock.
+    pub(super) fn publish<V>(
+        &self,
+        next: Option<Snapshot<V>>,
+        changed: Option<Fingerprint>,
+    ) -> Option<Snapshot<V>>
+    where
+        C: SnapshotCell<V>,
+    {
+        let words = changed.map_or(0..WORDS, |it| it.word()..it.word() + 1);
+        // From the snapshot, not from the word as it was, which cannot tell how often a tag is there.
+        let mut new_tags = [TagWord::EMPTY; WORDS];
+        for word in words.clone() {
+            new_tags[word] = tags(next.as_ref(), word);
+        }
+        let last = self.cell.replace(next);
+        for word in words {
+            self.words[word].store(new_tags[word].0, order::word_publish());
+        }
+        last
+    }
+}
+
+/// The tags of the entries that belong to `word`.
+fn tags<V>(snapshot: Option<&Snapshot<V>>, word: usize) -> TagWord {
+    let entries = snapshot.into_iter().flat_map(Snapshot::entries);
+    TagWord::of(entries.map(|(it, _)| (it.word() == word).then_some(it.tag())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cell::DefaultCell;
+    use super::*;
+    use std::ptr::NonNull;
+
+    fn fingerprint(bits: u32) -> Fingerprint {
+        Fingerprint(bits)
+    }
+
+    #[test]
+    fn its_size_is_half_a_line() {
+        assert_eq!(size_of::<Bucket<DefaultCell<String>>>(), 32);
+    }
+
+    #[test]
+    fn the_tags_follow_the_snapshot() {
+        // Never looked through, as a bucket does not look at values.
+        let entry = |bits| (fingerprint(bits), NonNull::<String>::dangling());
+        let both = [entry(1), entry(u32::MAX)];
+        assert_ne!(both[0].0.word(), both[1].0.word());
+
+        let bucket = Bucket::<DefaultCell<String>>::new(None);
+        assert!(!both.iter().any(|(it, _)| bucket.may_contain(*it)));
+        let one = Snapshot::with(None, both[0]);
+        let two = Snapshot::with(Some(&one), both[1]);
+        drop(bucket.publish(Some(one), Some(both[0].0)));
+        assert!(bucket.may_contain(both[0].0) && !bucket.may_contain(both[1].0));
+        drop(bucket.publish(Some(two), Some(both[1].0)));
+        assert!(bucket.may_contain(both[0].0) && bucket.may_contain(both[1].0));
+        drop(bucket.publish(None, None));
+        assert!(
+            !both.iter().any(|(it, _)| bucket.may_contain(*it)),
+            "all words"
+        );
+    }
+}

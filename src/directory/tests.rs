@@ -1,0 +1,298 @@
+//! The directory as a whole, single-threaded and side by side with a plain map.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwapAny;
+use proptest::prelude::*;
+
+use super::snapshot::Snapshot;
+use super::*;
+
+/// A value that is counted while it lives.
+pub(super) struct Topic {
+    pub(super) key: String,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Topic {
+    pub(super) fn new(key: &str, alive: &Arc<AtomicUsize>) -> Arc<Self> {
+        alive.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self {
+            key: key.to_owned(),
+            alive: Arc::clone(alive),
+        })
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        // Caught by the counts: a value that is freed twice, or read when it is gone.
+        self.key.clear();
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Keyed for Topic {
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+type Rw<V> = ArcSwapAny<Option<Snapshot<V>>, RwLock<()>>;
+
+fn insert<C: SnapshotCell<Topic>>(
+    directory: &Directory<Topic, C>,
+    hash: KeyHash,
+    key: &str,
+    alive: &Arc<AtomicUsize>,
+) -> bool {
+    let mut made = false;
+    let make = || {
+        made = true;
+        Ok::<_, Infallible>(Topic::new(key, alive))
+    };
+    let Ok(()) = directory.get_or_insert_with(hash, key, make, |it| assert_eq!(it.key, key));
+    made
+}
+
+fn has<C: SnapshotCell<Topic>>(directory: &Directory<Topic, C>, hash: KeyHash, key: &str) -> bool {
+    let found = directory
+        .get(hash, key, |it| assert_eq!(it.key, key))
+        .is_some();
+    assert!(directory.may_contain(hash) || !found);
+    found
+}
+
+#[test]
+fn every_key_is_found_and_no_other() {
+    let directory = Directory::<Topic>::new();
+    let hasher = Hasher::random();
+    let alive = Arc::new(AtomicUsize::new(0));
+    let key = |i: usize| format!("key-{i}");
+    for i in 0..20_000 {
+        assert!(insert(&directory, hasher.hash(&key(i)), &key(i), &alive));
+        assert!(!insert(&directory, hasher.hash(&key(i)), &key(i), &alive));
+    }
+    assert_eq!(directory.len(), 20_000);
+    let mut wrong_tags = 0;
+    for i in 0..20_000 {
+        assert!(has(&directory, hasher.hash(&key(i)), &key(i)), "{i}");
+        let absent = key(i + 20_000);
+        assert!(!has(&directory, hasher.hash(&absent), &absent));
+        wrong_tags += usize::from(directory.may_contain(hasher.hash(&absent)));
+    }
+    // About 2.5 tags a word, of 254.
+    assert!(
+        wrong_tags < 400,
+        "{wrong_tags} of 20,000 misses looked further"
+    );
+    for i in (0..20_000).step_by(2) {
+        let hash = hasher.hash(&key(i));
+        assert!(!directory.remove_if(hash, &key(i), |_| false));
+        assert!(directory.remove_if(hash, &key(i), |it| it.key == key(i)));
+        assert!(!directory.remove_if(hash, &key(i), |_| true));
+    }
+    for i in 0..20_000 {
+        assert_eq!(
+            has(&directory, hasher.hash(&key(i)), &key(i)),
+            i % 2 == 1,
+            "{i}"
+        );
+    }
+    assert_eq!(directory.len(), 10_000);
+    assert_eq!(
+        alive.load(Ordering::Relaxed),
+        10_000,
+        "removed values are gone"
+    );
+    let mut seen = 0;
+    directory.for_each(|_| seen += 1);
+    assert_eq!(seen, 10_000);
+    drop(directory);
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
+}
+
+/// Hashes that collide in everything but a few bits.
+fn crowded() -> impl Strategy<Value = KeyHash> {
+    (0..3_u64, 0..4_u64, 0..40_u64).prop_map(|(stripe, word, low)| {
+        KeyHash::from_bits((stripe << 42) | (word << 30) | ((low / 10) << 8) | (low % 10))
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(KeyHash, u8),
+    Remove(KeyHash, u8),
+    Get(KeyHash, u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (0..3, crowded(), 0..3_u8).prop_map(|(what, hash, name)| match what {
+        0 => Step::Insert(hash, name),
+        1 => Step::Remove(hash, name),
+        _ => Step::Get(hash, name),
+    });
+    prop::collection::vec(step, 0..800)
+}
+
+fn agrees_with_a_map<C: SnapshotCell<Topic>>(steps: Vec<Step>) {
+    let directory = Directory::<Topic, C>::with_cells();
+    let alive = Arc::new(AtomicUsize::new(0));
+    let mut map = HashMap::new();
+    for step in steps {
+        // The key tells the hash, as with a hasher.
+        let name = |hash: KeyHash, name: u8| format!("{hash:?}{name}");
+        match step {
+            Step::Insert(hash, n) => {
+                let new = map.insert(name(hash, n), hash).is_none();
+                assert_eq!(insert(&directory, hash, &name(hash, n), &alive), new);
+            }
+            Step::Remove(hash, n) => {
+                let there = map.remove(&name(hash, n)).is_some();
+                assert_eq!(directory.remove_if(hash, &name(hash, n), |_| true), there);
+            }
+            Step::Get(hash, n) => {
+                let there = map.contains_key(&name(hash, n));
+                assert_eq!(has(&directory, hash, &name(hash, n)), there);
+            }
+        }
+        assert_eq!(directory.len(), map.len());
+    }
+    for (key, hash) in &map {
+        assert!(has(&directory, *hash, key));
+    }
+    let mut all = Vec::new();
+    directory.for_each(|it| all.push(it.key.clone()));
+    all.sort_unstable();
+    let mut expected: Vec<_> = map.into_keys().collect();
+    expected.sort_unstable();
+    assert_eq!(all, expected);
+    directory.collect();
+    assert_eq!(alive.load(Ordering::Relaxed), expected.len());
+    drop(directory);
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn agrees_with_a_map_by_default(steps in steps()) {
+        agrees_with_a_map::<DefaultCell<Topic>>(steps);
+    }
+
+    #[test]
+    fn agrees_with_a_map_under_a_lock(steps in steps()) {
+        agrees_with_a_map::<Rw<Topic>>(steps);
+    }
+}
+
+#[test]
+fn a_value_that_is_being_read_outlives_its_removal() {
+    let directory = Directory::<Topic>::new();
+    let alive = Arc::new(AtomicUsize::new(0));
+    let hash = |low: u64| KeyHash::from_bits(low);
+    insert(&directory, hash(1), "a", &alive);
+    insert(&directory, hash(2), "b", &alive);
+    directory.get(hash(1), "a", |a| {
+        assert!(directory.remove_if(hash(2), "b", |_| true));
+        assert!(directory.remove_if(hash(1), "a", |_| true));
+        assert!(!has(&directory, hash(1), "a"));
+        // Both are in the snapshot that this closure reads.
+        assert_eq!(alive.load(Ordering::Relaxed), 2);
+        assert_eq!(a.key, "a");
+        // One that is not in it comes and goes at once.
+        insert(&directory, hash(3), "c", &alive);
+        assert!(directory.remove_if(hash(3), "c", |_| true));
+        assert_eq!(alive.load(Ordering::Relaxed), 2);
+    });
+    assert_eq!(alive.load(Ordering::Relaxed), 2, "a reader frees nothing");
+    directory.collect();
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn the_next_writer_gives_back_what_a_reader_held() {
+    let directory = Directory::<Topic>::new();
+    let alive = Arc::new(AtomicUsize::new(0));
+    let (a, b) = (KeyHash::from_bits(1), KeyHash::from_bits(2));
+    insert(&directory, a, "a", &alive);
+    directory.get(a, "a", |_| assert!(directory.remove_if(a, "a", |_| true)));
+    assert_eq!(alive.load(Ordering::Relaxed), 1);
+    insert(&directory, b, "b", &alive);
+    assert_eq!(alive.load(Ordering::Relaxed), 1, "b alone");
+    directory.get(b, "b", |_| assert!(directory.remove_if(b, "b", |_| true)));
+    assert!(!directory.remove_if(b, "b", |_| true));
+    assert_eq!(
+        alive.load(Ordering::Relaxed),
+        1,
+        "nothing was removed, nothing was looked for"
+    );
+    directory.collect();
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_reader_that_stalls_holds_back_its_bucket_alone() {
+    let directory = Directory::<Topic>::new();
+    let alive = Arc::new(AtomicUsize::new(0));
+    insert(&directory, KeyHash::from_bits(1), "a", &alive);
+    directory.get(KeyHash::from_bits(1), "a", |_| {
+        for i in 0..10_000_u64 {
+            let (hash, key) = (KeyHash::from_bits(i << 8 & 0xff00), i.to_string());
+            insert(&directory, hash, &key, &alive);
+            assert!(directory.remove_if(hash, &key, |_| true));
+        }
+        assert_eq!(alive.load(Ordering::Relaxed), 1);
+        assert!(
+            directory
+                .lock_all_writers()
+                ._guards
+                .iter()
+                .map(|it| it.graveyard.len())
+                .sum::<usize>()
+                <= 1
+        );
+    });
+}
+
+#[test]
+fn readers_need_no_writers_lock() {
+    let directory = Directory::<Topic>::new();
+    let alive = Arc::new(AtomicUsize::new(0));
+    insert(&directory, KeyHash::from_bits(1), "a", &alive);
+    let _locked = directory.lock_all_writers();
+    assert!(has(&directory, KeyHash::from_bits(1), "a"));
+    assert!(!has(&directory, KeyHash::from_bits(2), "b"));
+    directory.prefetch(&[1, 2].map(KeyHash::from_bits));
+    assert_eq!(directory.len(), 1);
+}
+
+#[test]
+fn a_refused_insert_leaves_nothing() {
+    let directory = Directory::<Topic>::new();
+    let alive = Arc::new(AtomicUsize::new(0));
+    let hash = KeyHash::from_bits(1);
+    let refused = directory.get_or_insert_with(hash, "a", || Err("full"), |_| ());
+    assert_eq!(refused, Err("full"));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let make = || Ok::<_, Infallible>(Topic::new("a", &alive));
+        directory.get_or_insert_with(hash, "a", make, |_| panic!("on purpose"))
+    }));
+    assert!(panicked.is_err());
+    assert_eq!((directory.len(), alive.load(Ordering::Relaxed)), (0, 0));
+    assert!(!has(&directory, hash, "a"));
+    assert!(
+        insert(&directory, hash, "a", &alive),
+        "the lock is free again"
+    );
+}
+
+#[test]
+fn it_is_send_and_sync_as_its_values_are() {
+    fn both<T: Send + Sync>() {}
+    both::<Directory<Topic>>();
+}

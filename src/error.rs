@@ -1,0 +1,178 @@
+//! What can be refused, and how a call ended.
+
+use thiserror::Error;
+
+/// Why a subscription was refused. Nothing is left behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The key is the empty string.
+    #[error("the key is empty")]
+    EmptyKey,
+    /// The key has more bytes than a key may have.
+    #[error("the key is longer than {max} bytes")]
+    KeyTooLong {
+        /// The most bytes a key may have.
+        max: usize,
+    },
+    /// A cap on subscribers was reached: of this key, or of the registry.
+    #[error("there are {limit} subscribers already, the most that are allowed")]
+    Full {
+        /// The cap that was reached.
+        limit: usize,
+    },
+    /// The key's shard has no room for the first notice's gate (`subscribe_gated` only).
+    #[error("the shard's queue is full, the first notice cannot be gated")]
+    QueueFull,
+    /// The registry is closed.
+    #[error("the registry is closed")]
+    Closed,
+}
+
+/// Why a key was not resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The key is the empty string.
+    #[error("the key is empty")]
+    Empty,
+    /// The key has more bytes than a key may have.
+    #[error("the key is longer than {max} bytes")]
+    TooLong {
+        /// The most bytes a key may have.
+        max: usize,
+    },
+    /// The registry is closed.
+    #[error("the registry is closed")]
+    Closed,
+}
+
+impl From<KeyError> for SubscribeError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Empty => Self::EmptyKey,
+            KeyError::TooLong { max } => Self::KeyTooLong { max },
+            KeyError::Closed => Self::Closed,
+        }
+    }
+}
+
+/// Why a registry could not be built.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A size is zero that must not be.
+    #[error("`{setting}` must be at least 1")]
+    Zero {
+        /// The builder's method.
+        setting: &'static str,
+    },
+    /// A size is larger than can be handled.
+    #[error("`{setting}` is {value}, the most is {max}")]
+    TooLarge {
+        /// The builder's method.
+        setting: &'static str,
+        /// What was asked for.
+        value: usize,
+        /// The most that is accepted.
+        max: usize,
+    },
+    /// A core was named that this process cannot use.
+    #[error("there is no core {core} here, the usable ones are {usable:?}")]
+    NoSuchCore {
+        /// The core that was named.
+        core: usize,
+        /// The cores that can be named.
+        usable: Vec<usize>,
+    },
+    /// The operating system gave no thread.
+    #[error("a shard's thread could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// There is no notice yet, or there will be none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum TryRecvError {
+    /// Nothing has come.
+    #[error("there is no notice yet")]
+    Empty,
+    /// The subscription has ended, and all it had is read.
+    #[error("the subscription has ended")]
+    Ended,
+}
+
+/// No notice came in time, or none will come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum RecvTimeoutError {
+    /// Nothing has come in time.
+    #[error("no notice came in time")]
+    Timeout,
+    /// The subscription has ended, and all it had is read.
+    #[error("the subscription has ended")]
+    Ended,
+}
+
+/// The registry did not end in time; it goes on closing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("the registry has not ended in time: {waiting} of its shards are still at work")]
+#[non_exhaustive]
+pub struct CloseTimeout {
+    /// Shards whose thread has not ended.
+    pub waiting: usize,
+}
+
+/// How a submit ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[must_use = "a notice that was not queued reaches nobody"]
+pub enum Submitted {
+    /// The key's shard has it: it will be pushed, or reported as missed.
+    Queued,
+    /// Nobody subscribes to the key (or the key is empty): nothing to do.
+    NoSubscribers,
+    /// The shard's queue, or a cap on waiting gates, is full: the key's subscribers get
+    /// [`Missed`](crate::Notice::Missed) once this producer's gate opens.
+    QueueFull,
+    /// The registry is closed.
+    Closed,
+}
+
+/// How a publish ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Published {
+    /// This many subscribers have it (those with a full buffer are not among them, and will learn
+    /// that they missed it).
+    Reached(usize),
+    /// Another push of the key was under way: the key's shard has it, and pushes it in the order of
+    /// what was published, ahead of gates that wait.
+    HandedOver,
+    /// The shard's queue was full: the key's subscribers get [`Missed`](crate::Notice::Missed).
+    QueueFull,
+    /// The registry is closed.
+    Closed,
+}
+
+/// How the submits of a batch ended; the four numbers add up to the batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+#[must_use = "a notice that was not queued reaches nobody"]
+#[non_exhaustive]
+pub struct BatchOutcome {
+    /// As [`Submitted::Queued`].
+    pub queued: usize,
+    /// As [`Submitted::NoSubscribers`].
+    pub no_subscribers: usize,
+    /// As [`Submitted::QueueFull`].
+    pub queue_full: usize,
+    /// As [`Submitted::Closed`].
+    pub closed: usize,
+}
+
+impl BatchOutcome {
+    pub(crate) fn count(&mut self, submitted: Submitted) {
+        match submitted {
+            Submitted::Queued => self.queued += 1,
+            Submitted::NoSubscribers => self.no_subscribers += 1,
+            Submitted::QueueFull => self.queue_full += 1,
+            Submitted::Closed => self.closed += 1,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The outside of a shard: what other threads see of it.
+//!
+//! # Handing over
+//! A submitter counts its job in (`load`), puts it into the queue, rings the bell, and only then
+//! looks whether the shard has emptied its queue for the last time (`finished`).
+//!
+//! # Closing strands nobody
+//! The shard sets `finished` and empties the queue under the `stranded` lock. For a submitter S:
+//! 1. S sent before that emptying ended: the shard has the job, and accounts for it.
+//! 2. S sent after it. flume's lock orders S's send after the shard's look, which is after
+//!    `finished`, so S sees `finished` and takes the `stranded` lock. Whatever it finds in the queue
+//!    came the same way: it puts the jobs on the stranded list, from which each such submitter
+//!    takes its own, and answers `Closed`.
+//!
+//! So `finished` needs no ordering of its own. A submitter of case 1 may see `finished` as well; it then finds its job neither in the queue nor
+//! stranded, and answers `Queued`. Jobs are told apart by an address on their caller's stack, which no
+//! other call has while this one lasts.
+
+use std::sync::atomic::{AtomicBool as StdAtomicBool, AtomicU64 as StdAtomicU64};
+
+use crossbeam_utils::CachePadded;
+
+use super::bell::{Bell, MAIL};
+use super::channel::Channel;
+use super::job::{Job, Message, Refusal};
+use super::ready::ReadyList;
+use crate::sync::queue::{List, Queue};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering::Relaxed};
+
+const WAITING: u64 = 1 << 32;
+
+/// How many jobs are queued and how many gates wait, in one word.
+#[derive(Clone, Copy)]
+struct Load(u64);
+
+impl Load {
+    fn queued(self) -> usize {
+        (self.0 & (WAITING - 1)) as usize
+    }
+
+    fn waiting(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+}
+
+/// One shard, as other threads see it.
+pub(crate) struct Inbox<T> {
+    pub(crate) index: usize,
+    queue: Queue<Message<T>>,
+    queue_capacity: usize,
+    pending_capacity: usize,
+    load: CachePadded<AtomicU64>,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) ready: Arc<ReadyList>,
+    /// Keys with a refused producer.
+    refused: List<Arc<Channel<T>>>,
+    finished: AtomicBool,
+    stranded: Mutex<Vec<Job<T>>>,
+    pub(crate) counts: Counts,
+}
+
+/// What a shard has done; written by its thread alone, but for `refused`.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) jobs: Count,
+    pub(crate) reads: Count,
+    pub(crate) pushes: Count,
+    pub(crate) reached: Count,
+    pub(crate) expired: Count,
+    pub(crate) panicked: Count,
+    pub(crate) cancelled: Count,
+    pub(crate) coalesced: Count,
+    pub(crate) refused: StdAtomicU64,
+    /// A synchronous producer is running now.
+    pub(crate) reading: StdAtomicBool,
+    pub(crate) longest_read_nanos: StdAtomicU64,
+}
+
+/// A count with one writer: no read-modify-write.
+#[derive(Debug, Default)]
+pub(crate) struct Count(StdAtomicU64);
+
+impl Count {
+    #[inline]
+    pub(super) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A job that was not taken over.
+pub(crate) enum NotTaken<T> {
+    Full(Job<T>),
+    Closed,
+}
+
+impl<T> Inbox<T> {
+    pub(crate) fn new(index: usize, queue_capacity: usize, pending_capacity: usize) -> Self {
+        let bell = Arc::new(Bell::new());
+        Self {
+            index,
+            queue: Queue::bounded(queue_capacity),
+            queue_capacity,
+            pending_capacity,
+            load: CachePadded::new(AtomicU64::new(0)),
+            ready: ReadyList::new(bell.clone()),
+            bell,
+            refused: List::new(),
+            finished: AtomicBool::new(false),
+            stranded: Mutex::new(Vec::new()),
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        Load(self.load.load(Relaxed)).queued()
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        Load(self.load.load(Relaxed)).waiting()
+    }
+
+    /// Counts up to `wanted` jobs in; returns for how many there is room.
+    fn reserve(&self, wanted: usize) -> usize {
+        let before = Load(self.load.fetch_add(wanted as u64, Relaxed));
+        let room = if before.waiting() >= self.pending_capacity {
+            0
+        } else {
+            self.queue_capacity
+                .saturating_sub(before.queued())
+                .min(wanted)
+        };
+        if room < wanted {
+            self.load.fetch_sub((wanted - room) as u64, Relaxed);
+        }
+        room
+    }
+
+    /// Hands a job over. Takes flume's short lock, waits for nothing else.
+    pub(crate) fn hand_over(&self, mut job: Job<T>) -> Result<(), NotTaken<T>> {
+        if self.reserve(1) == 0 {
+            return Err(NotTaken::Full(job));
+        }
+        let anchor = 0u8;
+        job.caller = &raw const anchor as usize;
+        let caller = job.caller;
+        // As many messages fit as jobs may be counted in.
+        if let Err(Message::One(job)) = self.queue.try_send(Message::One(job)) {
+            self.load.fetch_sub(1, Relaxed);
+            return Err(NotTaken::Full(job));
+        }
+        self.bell.ring(MAIL);
+        #[cfg(afterwrite_loom)]
+        if crate::sync::mutant("no_look_after_hand_over") {
+            return Ok(());
+        }
+        if self.finished.load(Relaxed) && self.reclaim(caller) > 0 {
+            return Err(NotTaken::Closed);
+        }
+        Ok(())
+    }
+
+    /// Hands as many of `jobs` over as there is room for, in one message, from the front; they are
+    /// taken out. Returns how many were taken over, and how many met a closed registry.
+    pub(crate) fn hand_over_many(&self, jobs: &mut Vec<Job<T>>) -> (usize, usize) {
+        let room = self.reserve(jobs.len());
+        if room == 0 {
+            return (0, 0);
+        }
+        let rest = jobs.split_off(room);
+        let mut batch = std::mem::replace(jobs, rest);
+        let anchor = 0u8;
+        let caller = &raw const anchor as usize;
+        for job in &mut batch {
+            job.caller = caller;
+        }
+        if let Err(Message::Many(mut batch)) = self.queue.try_send(Message::Many(batch)) {
+            self.load.fetch_sub(room as u64, Relaxed);
+            batch.append(jobs);
+            *jobs = batch;
+            return (0, 0);
+        }
+        self.bell.ring(MAIL);
+        if self.finished.load(Relaxed) {
+            let closed = self.reclaim(caller);
+            return (room - closed, closed);
+        }
+        (room, 0)
+    }
+
+    /// Takes back what nobody will empty the queue for any more; returns how many jobs were ours.
+    #[cold]
+    fn reclaim(&self, caller: usize) -> usize {
+        let mut stranded = self.stranded.lock();
+        for message in self.queue.drain() {
+            match message {
+                Message::One(job) => stranded.push(job),
+                Message::Many(jobs) => stranded.extend(jobs),
+            }
+        }
+        let (ours, others): (Vec<_>, Vec<_>) =
+            stranded.drain(..).partition(|job| job.caller == caller);
+        *stranded = others;
+        drop(stranded);
+        for job in &ours {
+            if job.delivery.has_place() {
+                job.channel.attached.release();
+            }
+        }
+        ours.len()
+    }
+
+    /// Leaves a producer that found no room, for its loss to be told through its gate; true if the
+    /// registry is closed instead, and nothing was counted. Lock-free.
+    pub(crate) fn refuse(&self, channel: &Arc<Channel<T>>, refusal: Refusal<T>) -> bool {
+        match channel.attached.refuse(Box::new(refusal)) {
+            None => return true,
+            Some(false) => {}
+            Some(true) => {
+                self.refused.push(channel.clone());
+                self.bell.ring(MAIL);
+                if self.finished.load(Relaxed) {
+                    // Nobody looks any more, and a listed key and this list hold each other.
+                    while self.refused.pop().is_some() {}
+                }
+            }
+        }
+        self.counts.refused.fetch_add(1, Relaxed);
+        false
+    }
+
+    /// Keys that have had a producer refused by now.
+    pub(super) fn refused_by_now(&self, into: &mut Vec<Arc<Channel<T>>>) {
+        for _ in 0..self.refused.len() {
+            let Some(channel) = self.refused.pop() else {
+                break;
+            };
+            channel.attached.unlist();
+            into.push(channel);
+        }
+    }
+
+    /// Empties the queue.
+    pub(super) fn drain(&self, into: &mut Vec<Message<T>>) {
+        into.extend(self.queue.drain());
+    }
+
+    /// `jobs` have left the queue.
+    pub(super) fn taken(&self, jobs: usize) {
+        self.load.fetch_sub(jobs as u64, Relaxed);
+    }
+
+    /// A gate begins or ends to wait.
+    pub(super) fn gate_waits(&self, waits: bool) {
+        if waits {
+            self.load.fetch_add(WAITING, Relaxed);
+        } else {
+            self.load.fetch_sub(WAITING, Relaxed);
+        }
+    }
+
+    /// Empties the queue, and the refused list, for the last time.
+    pub(super) fn finish(
+        &self,
+        messages: &mut Vec<Message<T>>,
+        refusals: &mut Vec<(Arc<Channel<T>>, Box<Refusal<T>>)>,
+    ) {
+        let stranded = self.stranded.lock();
+        self.finished.store(true, Relaxed);
+        messages.extend(self.queue.drain());
+        let mut channels = Vec::new();
+        self.refused_by_now(&mut channels);
+        for channel in channels {
+            if let Some(refusal) = channel.attached.take_refusal() {
+                refusals.push((channel, refusal));
+            }
+        }
+        drop(stranded);
+    }
+}
+
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        self.ready.clear();
+    }
+}
+
+impl<T> std::fmt::Debug for Inbox<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox")
+            .field("index", &self.index)
+            .field("queued", &self.queued())
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
+    }
+}
