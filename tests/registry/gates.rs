@@ -510,7 +510,10 @@ fn r22_a_payload_may_panic_when_it_is_dropped() {
         let [_, kept] = &mut others;
         loop {
             match kept.try_recv() {
-                Ok(Notice::Changed(payload)) => std::mem::forget(payload),
+                Ok(Notice::Changed(payload)) => {
+                    let dropping = std::panic::AssertUnwindSafe(|| drop(payload));
+                    assert!(std::panic::catch_unwind(dropping).is_err());
+                }
                 Ok(_) => {}
                 Err(_) => break,
             }
