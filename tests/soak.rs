@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use afterwrite::{
     Expiry, Gate, Notice, Overflow, Published, Registry, Retry, Submitted, SubscribeOptions,
@@ -87,7 +89,7 @@ impl Soak {
             };
             *own.entry(key).or_default() += sent;
         }
-        let mut sent = self.sent.lock().expect("no sender failed");
+        let mut sent = self.sent.lock();
         for (key, n) in own {
             *sent.entry(key).or_default() += n;
         }
@@ -192,7 +194,7 @@ fn soak() {
         churn.join().expect("it came and went")
     });
     soak.registry.close();
-    let sent = soak.sent.into_inner().expect("no sender failed");
+    let sent = soak.sent.into_inner();
     let total: u64 = sent.values().sum();
     for receiver in receivers {
         let (key, counted) = runtime.block_on(receiver).expect("no receiver failed");
