@@ -23,6 +23,7 @@ pub mod bench;
 pub mod gate;
 pub mod histogram;
 pub mod input;
+pub mod invalidation;
 pub mod memory;
 pub mod plant;
 pub mod plot;

@@ -75,7 +75,7 @@ fn cpu() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-fn timed(units: u64, mut work: impl FnMut()) -> Timed {
+pub(crate) fn timed(units: u64, mut work: impl FnMut()) -> Timed {
     let begin = cpu();
     work();
     Timed {
@@ -187,7 +187,7 @@ pub fn publish() -> Workload {
 }
 
 /// Random picks among some keys, long enough that no cache holds what the picks repeat.
-fn picks(keys: usize) -> Vec<u32> {
+pub(crate) fn picks(keys: usize) -> Vec<u32> {
     let mut random = Random::new(11);
     (0..1 << 16).map(|_| random.below(keys) as u32).collect()
 }

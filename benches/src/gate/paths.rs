@@ -6,9 +6,11 @@
 use std::hint::black_box;
 use std::task::{Context, Waker};
 
+use afterwrite::invalidation::subject::{Entity, IdRef, Prefix, Topic};
 use afterwrite::{Notice, Registry, Submitted, WaitStrategy, Watermark};
 
 use crate::input;
+use crate::invalidation::SUBJECT;
 use crate::rivals::{AfterwriteFanout, BUFFER, Fanout};
 
 /// A hot path.
@@ -131,6 +133,28 @@ pub const PATHS: &[Path] = &[
                 let _keeps = &waits;
                 position += 1;
                 black_box(watermark.advance(black_box(position)));
+            })
+        },
+    },
+    Path {
+        name: "subject: parse",
+        operations: 2_000,
+        prepare: || {
+            let prefix = Prefix::default();
+            Box::new(move || {
+                assert!(black_box(prefix.parse(black_box(SUBJECT))).is_ok());
+            })
+        },
+    },
+    Path {
+        name: "subject: format",
+        operations: 2_000,
+        prepare: || {
+            let topic = Prefix::default().topic(&Entity::new("user").expect("it is a token"));
+            let mut buffer = Topic::buffer();
+            Box::new(move || {
+                let id = IdRef::new(black_box("0192f3a4-77c1")).expect("it is not empty");
+                black_box(topic.one(id, &mut buffer).as_str());
             })
         },
     },

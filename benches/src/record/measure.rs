@@ -6,7 +6,7 @@ use super::table::Table;
 use crate::rounds::{bounds, interleave, median};
 use crate::service::{self, Settings};
 use crate::workload::{self, Workload};
-use crate::{memory, waits};
+use crate::{invalidation, memory, waits};
 
 /// The sections.
 pub const SECTIONS: [&str; 4] = ["loops", "waits", "memory", "service"];
@@ -35,6 +35,9 @@ const LOOPS: &[Build] = &[
         &[1, 10, 100, 1_000, 10_000, 100_000, 1_000_000],
     ),
     (workload::advance, &[0, 100, 10_000]),
+    (|_| invalidation::subject_parse(), &[1]),
+    (|_| invalidation::subject_format(), &[1]),
+    (invalidation::cache_hit, &[1_000, 100_000]),
 ];
 
 /// Measures a section and keeps it.

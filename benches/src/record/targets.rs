@@ -15,6 +15,8 @@ pub(super) const TARGETS: &[(&str, usize, &str, f64, f64)] = &[
     ("miss", 1_000, "afterwrite", 12.0, 5.0),
     ("miss", 1_000_000, "afterwrite", 30.0, 25.0),
     ("advance", 10_000, "afterwrite", 8.0, 6.0),
+    ("subject_parse", 1, "afterwrite", 20.0, 10.0),
+    ("subject_format", 1, "afterwrite", 20.0, 10.0),
 ];
 
 /// Must and aim, if the workload has them.
