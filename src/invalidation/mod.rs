@@ -1,0 +1,3 @@
+//! Cache invalidation between processes.
+
+mod frame;
