@@ -10,7 +10,7 @@
 //! Integers are LEB128, unsigned, in their shortest form.
 //!
 //! ```text
-//! AF 57 | version:4 kind:4 | flags | incarnation: 8 bytes | sequence | sent | [position] | body
+//! AF 57 | version:4 kind:4 | flags | incarnation: 8 bytes, big-endian | sequence | sent | [position] | body
 //!
 //! kind 0 one, 1 all   body: empty
 //! kind 2 batch        body: count, (length, id)*
@@ -37,6 +37,8 @@
 
 use thiserror::Error;
 
+use super::subject::{EntityRef, IdRef, MAX_ENTITY_LEN, MAX_ID_LEN};
+
 mod leb128;
 mod write;
 
@@ -51,8 +53,8 @@ pub(crate) const MAGIC: [u8; 2] = [0xAF, 0x57];
 const VERSION: u8 = 1;
 /// No time on the wire may exceed this: some 36,000 years in microseconds.
 pub(crate) const MAX_MICROS: u64 = 1 << 60;
-/// The longest name, of a publisher or an entity, in bytes.
-pub(crate) const MAX_NAME: usize = 255;
+/// The longest name of a publisher, in bytes.
+pub(crate) const MAX_NAME: usize = 128;
 
 /// The bits of the flags byte.
 pub(crate) mod flag {
@@ -67,12 +69,14 @@ pub(crate) mod flag {
 }
 
 /// One life of one publisher: eight random bytes, drawn when it starts.
+///
+/// Shown as the sixteen hexadecimal digits that end its control subject.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Incarnation(pub(crate) [u8; 8]);
+pub struct Incarnation(pub(crate) u64);
 
 impl std::fmt::Display for Incarnation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -155,7 +159,7 @@ pub(crate) struct Echo {
 /// How far a publisher has got with one entity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mark<'a> {
-    pub(crate) entity: &'a str,
+    pub(crate) entity: EntityRef<'a>,
     /// The highest sequence given out.
     pub(crate) mark: u64,
     /// The highest position handed over; 0 when there was none.
@@ -169,8 +173,8 @@ pub(crate) struct Mark<'a> {
 pub(crate) struct Ids<'a>(List<'a>);
 
 impl<'a> Ids<'a> {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.0.items(|reader| reader.text(usize::MAX))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = IdRef<'a>> + use<'a> {
+        self.0.items(Reader::id)
     }
 }
 
@@ -212,7 +216,7 @@ pub(crate) enum FrameError {
     Time,
     #[error("a sequence of 0")]
     Sequence,
-    #[error("a name or id is empty, too long or not UTF-8")]
+    #[error("a name, entity or id is empty, too long or not well formed")]
     Text,
     #[error("a count is larger than what follows could hold")]
     Count,
@@ -255,7 +259,7 @@ impl<'a> Frame<'a> {
         let body = match tag & 0x0F {
             0 if data_flags => Body::One,
             1 if data_flags => Body::All,
-            2 if data_flags => Body::Batch(Ids(reader.list(|r| r.text(usize::MAX))?)),
+            2 if data_flags => Body::Batch(Ids(reader.list(Reader::id)?)),
             0..=2 => return Err(FrameError::Flags(flags)),
             3 if position.is_none() => Body::Beat(reader.beat(flags)?),
             4 if position.is_none() => Body::Bye(reader.beat(flags)?),
@@ -313,7 +317,7 @@ impl<'a> Reader<'a> {
             .split_first_chunk::<8>()
             .ok_or(FrameError::Truncated)?;
         self.rest = rest;
-        Ok(Incarnation(*bytes))
+        Ok(Incarnation(u64::from_be_bytes(*bytes)))
     }
 
     /// A length and that many bytes of UTF-8, at least one and at most `limit`.
@@ -328,6 +332,16 @@ impl<'a> Reader<'a> {
             .ok_or(FrameError::Truncated)?;
         self.rest = rest;
         std::str::from_utf8(bytes).map_err(|_| FrameError::Text)
+    }
+
+    fn id(&mut self) -> Result<IdRef<'a>, FrameError> {
+        let text = self.text(MAX_ID_LEN)?;
+        IdRef::new(text).map_err(|_| FrameError::Text)
+    }
+
+    fn entity(&mut self) -> Result<EntityRef<'a>, FrameError> {
+        let text = self.text(MAX_ENTITY_LEN)?;
+        EntityRef::new(text).map_err(|_| FrameError::Text)
     }
 
     /// A count and that many items, each of which is checked.
@@ -371,7 +385,7 @@ fn read_echo(reader: &mut Reader<'_>) -> Result<Echo, FrameError> {
 
 fn read_mark<'a>(reader: &mut Reader<'a>) -> Result<Mark<'a>, FrameError> {
     Ok(Mark {
-        entity: reader.text(MAX_NAME)?,
+        entity: reader.entity()?,
         mark: reader.integer()?,
         position: reader.integer()?,
         unsettled: reader.integer()?,

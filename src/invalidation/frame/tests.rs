@@ -6,7 +6,7 @@ type OwnedMark = (String, u64, u64, u64);
 
 fn header() -> impl Strategy<Value = Header> {
     let position = prop_oneof![Just(None), any::<u64>().prop_map(Some)];
-    (any::<[u8; 8]>(), 1u64.., 0..=MAX_MICROS, position).prop_map(
+    (any::<u64>(), 1u64.., 0..=MAX_MICROS, position).prop_map(
         |(incarnation, sequence, sent, position)| Header {
             incarnation: Incarnation(incarnation),
             sequence,
@@ -17,7 +17,7 @@ fn header() -> impl Strategy<Value = Header> {
 }
 
 fn echo() -> impl Strategy<Value = Echo> {
-    (any::<[u8; 8]>(), 0..=MAX_MICROS, 0..=MAX_MICROS).prop_map(|(incarnation, sent, held)| Echo {
+    (any::<u64>(), 0..=MAX_MICROS, 0..=MAX_MICROS).prop_map(|(incarnation, sent, held)| Echo {
         incarnation: Incarnation(incarnation),
         sent,
         held,
@@ -25,7 +25,7 @@ fn echo() -> impl Strategy<Value = Echo> {
 }
 
 fn mark() -> impl Strategy<Value = OwnedMark> {
-    ("[a-z%é]{1,40}", any::<u64>(), any::<u64>(), any::<u64>())
+    ("[a-z-]{1,40}", any::<u64>(), any::<u64>(), any::<u64>())
 }
 
 proptest! {
@@ -53,21 +53,21 @@ proptest! {
         let (mut scratch, mut out) = (vec![1, 2, 3], Vec::new());
         let mut batch = BatchWriter::new(&mut scratch);
         for id in &ids {
-            prop_assert!(batch.push(id, usize::MAX));
+            prop_assert!(batch.push(IdRef::new(id).unwrap(), usize::MAX));
         }
         prop_assert_eq!(batch.count(), ids.len() as u64);
         batch.finish(&mut out, &header);
         let frame = Frame::decode(&out).unwrap();
         prop_assert_eq!(frame.header, header);
         let Body::Batch(read) = frame.body else { panic!("not a batch") };
-        prop_assert!(read.iter().eq(ids.iter().map(String::as_str)));
+        prop_assert!(read.iter().map(IdRef::as_str).eq(ids.iter().map(String::as_str)));
     }
 
     #[test]
     fn a_batch_keeps_its_limit(header in header(), ids in vec("[a-z]{1,90}", 1..40), limit in 100usize..1000) {
         let (mut scratch, mut out) = (Vec::new(), Vec::new());
         let mut batch = BatchWriter::new(&mut scratch);
-        let kept = ids.iter().take_while(|id| batch.push(id, limit)).count();
+        let kept = ids.iter().take_while(|id| batch.push(IdRef::new(id).unwrap(), limit)).count();
         prop_assert_eq!(kept as u64, batch.count());
         batch.finish(&mut out, &header);
         prop_assert!(out.len() <= limit);
@@ -109,7 +109,7 @@ proptest! {
     ) {
         let (mut scratch, mut out) = (Vec::new(), Vec::new());
         let mut batch = BatchWriter::new(&mut scratch);
-        ids.iter().for_each(|id| assert!(batch.push(id, usize::MAX)));
+        ids.iter().for_each(|id| assert!(batch.push(IdRef::new(id).unwrap(), usize::MAX)));
         batch.finish(&mut out, &header);
         let at = at.index(out.len());
         out[at] = with;
@@ -124,7 +124,7 @@ proptest! {
 
 fn borrow((entity, mark, position, unsettled): &OwnedMark) -> Mark<'_> {
     Mark {
-        entity,
+        entity: EntityRef::new(entity).unwrap(),
         mark: *mark,
         position: *position,
         unsettled: *unsettled,
@@ -191,7 +191,10 @@ fn every_error_has_a_cause() {
         (with(head(3, 1), &[0]), FrameError::Flags(1)),
         (with(head(0, 1), &[0x80, 0]), FrameError::Integer),
         (with(head(0, 1), &[0xFF; 10]), FrameError::Integer),
-        (with(head(3, 0), &with(vec![1, b'n'], &time)), FrameError::Time),
+        (
+            with(head(3, 0), &with(vec![1, b'n'], &time)),
+            FrameError::Time,
+        ),
         (with(head(2, 0), &[1, 0, 0]), FrameError::Text),
         (with(head(2, 0), &[1, 1, 0xFF]), FrameError::Text),
         (with(head(2, 0), &[9, 1, b'a']), FrameError::Count),

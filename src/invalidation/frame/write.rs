@@ -1,5 +1,7 @@
 //! Encoding. Everything appends to a caller's buffer, so that many frames share one allocation.
 
+use crate::invalidation::subject::IdRef;
+
 use super::{Echo, Header, Incarnation, Kind, MAGIC, Mark, VERSION, flag, leb128};
 
 fn write_header(out: &mut Vec<u8>, kind: Kind, flags: u8, header: &Header) {
@@ -10,7 +12,7 @@ fn write_header(out: &mut Vec<u8>, kind: Kind, flags: u8, header: &Header) {
     out.extend_from_slice(&MAGIC);
     out.push(VERSION << 4 | kind as u8);
     out.push(flags | position);
-    out.extend_from_slice(&header.incarnation.0);
+    out.extend_from_slice(&header.incarnation.0.to_be_bytes());
     leb128::write(out, header.sequence);
     leb128::write(out, header.sent);
     if let Some(position) = header.position {
@@ -55,7 +57,8 @@ impl<'a> BatchWriter<'a> {
     }
 
     /// Adds an id unless the frame could then exceed `limit` bytes; says whether it did.
-    pub(crate) fn push(&mut self, id: &str, limit: usize) -> bool {
+    pub(crate) fn push(&mut self, id: IdRef<'_>, limit: usize) -> bool {
+        let id = id.as_str();
         let grown = self.ids.len() + leb128::MAX_LEN + id.len() + Self::OVERHEAD;
         if grown > limit {
             return false;
@@ -118,13 +121,13 @@ impl BeatWriter<'_> {
         leb128::write(out, self.lease);
         leb128::write(out, echoes.len() as u64);
         for echo in echoes {
-            out.extend_from_slice(&echo.incarnation.0);
+            out.extend_from_slice(&echo.incarnation.0.to_be_bytes());
             leb128::write(out, echo.sent);
             leb128::write(out, echo.held);
         }
         leb128::write(out, marks.len() as u64);
         for mark in marks {
-            write_text(out, mark.entity);
+            write_text(out, mark.entity.as_str());
             leb128::write(out, mark.mark);
             leb128::write(out, mark.position);
             leb128::write(out, mark.unsettled);

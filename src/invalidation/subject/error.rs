@@ -1,0 +1,129 @@
+//! What can be wrong with a name or a subject, to the byte.
+
+use std::fmt;
+
+/// The part of a subject that an error speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// The tokens before the entity.
+    Prefix,
+    /// The token that names what kind of thing was written.
+    Entity,
+    /// The token that names the thing itself.
+    Id,
+    /// The incarnation in a control subject.
+    Incarnation,
+    /// A whole subject, as it is published.
+    Subject,
+    /// A whole subject with wildcards, as it is subscribed to.
+    Pattern,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prefix => "prefix",
+            Self::Entity => "entity",
+            Self::Id => "id",
+            Self::Incarnation => "incarnation",
+            Self::Subject => "subject",
+            Self::Pattern => "pattern",
+        })
+    }
+}
+
+/// Why a text is no prefix, entity, id, subject or pattern.
+///
+/// Positions are byte offsets into the text that was handed in: into the whole subject when a
+/// subject was parsed, into the name when a name was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubjectError {
+    /// A part, or one token of it, is empty or missing.
+    #[error("empty {part} at byte {at}")]
+    Empty {
+        /// The part that is empty.
+        part: Part,
+        /// Where its text should have begun.
+        at: usize,
+    },
+    /// A part is longer than its limit.
+    #[error("{part} of {len} bytes is over the limit of {max}")]
+    TooLong {
+        /// The part that is too long.
+        part: Part,
+        /// Its length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// A byte stands where this part cannot carry it.
+    #[error("byte 0x{byte:02X} at {at} cannot stand in the {part}")]
+    Byte {
+        /// The part in which it stands.
+        part: Part,
+        /// The byte.
+        byte: u8,
+        /// Its position.
+        at: usize,
+    },
+    /// The subject lies under another prefix: it differs at this position, or ends there.
+    #[error("not under the prefix: differs at byte {at}")]
+    OtherPrefix {
+        /// The first position that differs.
+        at: usize,
+    },
+    /// A `%` is not followed by two upper-case hexadecimal digits.
+    #[error("broken escape at byte {at}")]
+    Escape {
+        /// The position of the `%`.
+        at: usize,
+    },
+    /// An escape stands for a byte that needs none, so that the id would have two subjects.
+    #[error("escape at byte {at} of 0x{byte:02X}, which stands for itself")]
+    NeedlessEscape {
+        /// The position of the `%`.
+        at: usize,
+        /// The byte that it stands for.
+        byte: u8,
+    },
+    /// The escapes do not decode to UTF-8.
+    #[error("escaped bytes are not UTF-8 from byte {at}")]
+    NotUtf8 {
+        /// The position of the first escape that does not belong to a character.
+        at: usize,
+    },
+    /// A reserved token (`%-...`) that this version does not know.
+    #[error("unknown reserved token at byte {at}")]
+    Reserved {
+        /// The position of the `%`.
+        at: usize,
+    },
+}
+
+impl SubjectError {
+    /// The same error, its position moved by `offset`: from a part's own text to the whole.
+    pub(super) fn moved(self, offset: usize) -> Self {
+        match self {
+            Self::Empty { part, at } => Self::Empty {
+                part,
+                at: at + offset,
+            },
+            Self::Byte { part, byte, at } => Self::Byte {
+                part,
+                byte,
+                at: at + offset,
+            },
+            Self::Escape { at } => Self::Escape { at: at + offset },
+            Self::NeedlessEscape { at, byte } => Self::NeedlessEscape {
+                at: at + offset,
+                byte,
+            },
+            Self::NotUtf8 { at } => Self::NotUtf8 { at: at + offset },
+            Self::Reserved { at } => Self::Reserved { at: at + offset },
+            Self::OtherPrefix { at } => Self::OtherPrefix { at: at + offset },
+            Self::TooLong { .. } => self,
+        }
+    }
+}
