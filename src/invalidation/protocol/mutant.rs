@@ -1,0 +1,41 @@
+//! Rules that the simulator can break.
+
+/// Ways to get the protocol wrong. Each is planted in one place, compiled out outside of unit
+/// tests, and caught by the simulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// A lease runs from the arrival of its beat.
+    LeaseFromArrival,
+    /// The first number heard of a publisher counts as the beginning.
+    BaselineIsFirstHeard,
+    /// A frame whose number was already passed is not applied.
+    IgnoreOldSequences,
+    /// A beat's marks are read before what was handed over is numbered.
+    MarkBeforeDrain,
+    /// `Suspect` is left without a new epoch.
+    NoEpochOnLeaving,
+    /// A fill is checked, and then stored, in two steps.
+    CheckThenInsert,
+    /// Who comes after an invalidation joins a load that began before it.
+    JoinOlderFlight,
+    /// A new incarnation of the same name ends the old one's claim to be heard.
+    RestartExcusesSilence,
+    /// A goodbye is said while a guard is open.
+    GoodbyeWithOpenGuard,
+    /// A frame counts as confirmed once it is flushed.
+    FlushIsConfirmation,
+    /// `Coherent` is never reached.
+    AlwaysSuspect,
+    /// A beat's proof counts although the connection is another.
+    ProofSurvivesReconnect,
+    /// A goodbye's marks are not compared.
+    GoodbyeWithoutMarks,
+    /// A retired publisher that speaks again is taken for one that never stopped.
+    RevivalIsNoGap,
+    /// Positions in beats do not raise the floor.
+    NoFloorFromBeats,
+    /// A publisher's clock counts as understood without a round trip.
+    NoCalibration,
+    /// A guard that stays open for too long is not told.
+    SilentGuard,
+}
