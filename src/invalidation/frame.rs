@@ -45,7 +45,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use write::{BatchWriter, BeatWriter, write_all, write_one};
+pub(crate) use write::{BatchWriter, BeatWriter, write_all, write_batch, write_one};
 
 /// The first two bytes of every frame.
 pub(crate) const MAGIC: [u8; 2] = [0xAF, 0x57];

@@ -4,6 +4,9 @@
 //! `--cfg afterwrite_loom` they are loom's, so that the models in `loom-tests` explore the code
 //! that ships. The cfg is our own: a bare `cfg(loom)` would reach every dependency as well.
 
+#[cfg(afterwrite_loom)]
+mod mutant;
+
 #[cfg(not(afterwrite_loom))]
 mod imp {
     pub(crate) use std::cell::UnsafeCell as StdUnsafeCell;
@@ -11,6 +14,8 @@ mod imp {
     pub(crate) use std::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
+
+    pub(crate) use std::thread_local;
 
     pub(crate) use parking_lot::{Mutex, MutexGuard};
 
@@ -44,6 +49,7 @@ mod imp {
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
     pub(crate) use loom::sync::{Arc, MutexGuard};
+    pub(crate) use loom::thread_local;
 
     /// loom's mutex without poisoning, as parking_lot's is.
     #[derive(Debug, Default)]
@@ -60,7 +66,13 @@ mod imp {
                 Err(poisoned) => poisoned.into_inner(),
             }
         }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
     }
 }
 
 pub(crate) use imp::*;
+#[cfg(afterwrite_loom)]
+pub(crate) use mutant::mutant;

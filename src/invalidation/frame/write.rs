@@ -47,7 +47,7 @@ impl<'a> BatchWriter<'a> {
     /// The most that a header and a count can take beside the ids.
     pub(crate) const OVERHEAD: usize = 12 + 4 * leb128::MAX_LEN;
 
-    /// Begins a batch; `scratch` is cleared and holds the ids until [`finish`](Self::finish).
+    /// Begins a batch; `scratch` is cleared and holds the ids in the end, for [`write_batch`].
     pub(crate) fn new(scratch: &'a mut Vec<u8>) -> Self {
         scratch.clear();
         Self {
@@ -74,11 +74,17 @@ impl<'a> BatchWriter<'a> {
     }
 
     /// Appends the whole frame to `out`.
+    #[cfg(test)]
     pub(crate) fn finish(self, out: &mut Vec<u8>, header: &Header) {
-        write_header(out, Kind::Batch, 0, header);
-        leb128::write(out, self.count);
-        out.extend_from_slice(self.ids);
+        write_batch(out, header, self.count, self.ids);
     }
+}
+
+/// Appends the frame of a batch that a [`BatchWriter`] gathered: how many, and its scratch.
+pub(crate) fn write_batch(out: &mut Vec<u8>, header: &Header, count: u64, ids: &[u8]) {
+    write_header(out, Kind::Batch, 0, header);
+    leb128::write(out, count);
+    out.extend_from_slice(ids);
 }
 
 /// A beat or a goodbye about to be written.

@@ -117,8 +117,8 @@ impl Node {
                 if header.incarnation == Incarnation(incarnation) =>
             {
                 match body {
-                    Body::Beat(beat) if header.incarnation == self.incarnation => {
-                        self.own_beat(now, &header, &beat, fx);
+                    Body::Beat(_) if header.incarnation == self.incarnation => {
+                        self.own_beat(now, &header, fx);
                     }
                     Body::Bye(_) if header.incarnation == self.incarnation => {}
                     Body::Beat(beat) => self.beat(now, &header, &beat, fx),
@@ -136,13 +136,7 @@ impl Node {
         self.gap_all(now, Reason::Gap, fx);
     }
 
-    fn own_beat(
-        &mut self,
-        now: Micros,
-        header: &Header,
-        beat: &Beat<'_>,
-        fx: &mut impl Effects,
-    ) {
+    fn own_beat(&mut self, now: Micros, header: &Header, fx: &mut impl Effects) {
         let sent = self.born + header.sent;
         let known = self
             .own_beats
@@ -160,15 +154,6 @@ impl Node {
             return;
         }
         let (sent, generation) = (own.sent, own.generation);
-        // A number of ours that came back though we never gave it out was a twin's.
-        let twin = beat.marks().any(|mark| {
-            let own = self.own.get(mark.entity.as_str());
-            own.is_some_and(|own| own.returned > mark.mark && own.returned > own.mark())
-        });
-        if twin {
-            self.forked(now, fx);
-            return;
-        }
         let current =
             generation == self.generation || self.rules.broken(Mutant::ProofSurvivesReconnect);
         if self.ended || !current || sent + self.rules.lease <= now {
@@ -273,10 +258,7 @@ impl Node {
             }
         }
         for mark in beat.marks() {
-            let Some(&id) = self.by_entity.get(mark.entity.as_str()) else {
-                if self.watch_unknown {
-                    fx.discovered(&mark.entity.to_entity());
-                }
+            let Some(id) = self.row_of(now, mark.entity, fx) else {
                 continue;
             };
             let Some(row) = self.rows.get_mut(id).and_then(Option::as_mut) else {
@@ -284,11 +266,8 @@ impl Node {
             };
             let first_heard = !known && self.rules.broken(Mutant::BaselineIsFirstHeard);
             let gap = row.mark(slot, mark.mark) && !first_heard;
-            if mark.position > row.floor && !self.rules.broken(Mutant::NoFloorFromBeats) {
-                row.floor = mark.position;
-                if gap {
-                    fx.raise_floor(id, mark.position);
-                }
+            if !self.rules.broken(Mutant::NoFloorFromBeats) {
+                row.raise_floor(Some(mark.position));
             }
             if newest && mark.unsettled > 0 {
                 row.settle(slot, true);
@@ -306,16 +285,13 @@ impl Node {
             sent: header.sent,
             at: now,
         };
-        let known = self
-            .to_echo
-            .iter_mut()
-            .find(|known| known.incarnation == heard.incarnation);
-        match known {
-            Some(known) => *known = heard,
-            None if self.to_echo.len() < self.rules.max_publishers => self.to_echo.push(heard),
-            // Who is not answered asks again.
-            None => {}
+        let same = |known: &Heard| known.incarnation == heard.incarnation;
+        if let Some(known) = self.to_echo.iter().position(same) {
+            self.to_echo[known] = heard;
+        } else if self.to_echo.len() < self.rules.max_publishers {
+            self.to_echo.push(heard);
         }
+        // Who finds no room is not answered, and asks again.
     }
 
     /// What a beat says about the way from us to its sender and back.

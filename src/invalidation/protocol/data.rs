@@ -44,12 +44,19 @@ impl Node {
 
     /// The place of an entity, if it is tracked, or is to be tracked because all are.
     #[inline]
-    fn row_of(&mut self, entity: EntityRef<'_>, fx: &mut impl Effects) -> Option<RowId> {
+    pub(super) fn row_of(
+        &mut self,
+        now: Micros,
+        entity: EntityRef<'_>,
+        fx: &mut impl Effects,
+    ) -> Option<RowId> {
         match self.by_entity.get(entity.as_str()) {
             Some(&row) => Some(row),
             None if self.watch_unknown => {
-                fx.discovered(&entity.to_entity());
-                None
+                let entity = entity.to_entity();
+                let row = self.track(&entity, now)?;
+                fx.tracked(row, &entity);
+                Some(row)
             }
             None => None,
         }
@@ -63,7 +70,7 @@ impl Node {
         payload: &[u8],
         fx: &mut impl Effects,
     ) {
-        let row = self.row_of(entity, fx);
+        let row = self.row_of(now, entity, fx);
         let mut decoded = std::mem::take(&mut self.decoded);
         let id = id.decode_into(&mut decoded);
         match stamp(payload) {
@@ -100,14 +107,8 @@ impl Node {
         self.decoded = decoded;
     }
 
-    fn all(
-        &mut self,
-        now: Micros,
-        entity: EntityRef<'_>,
-        payload: &[u8],
-        fx: &mut impl Effects,
-    ) {
-        let row = self.row_of(entity, fx);
+    fn all(&mut self, now: Micros, entity: EntityRef<'_>, payload: &[u8], fx: &mut impl Effects) {
+        let row = self.row_of(now, entity, fx);
         let mut count = Count::Fine;
         match stamp(payload) {
             Stamp::Plain => self.plain(row),
@@ -130,14 +131,8 @@ impl Node {
         }
     }
 
-    fn batch(
-        &mut self,
-        now: Micros,
-        entity: EntityRef<'_>,
-        payload: &[u8],
-        fx: &mut impl Effects,
-    ) {
-        let row = self.row_of(entity, fx);
+    fn batch(&mut self, now: Micros, entity: EntityRef<'_>, payload: &[u8], fx: &mut impl Effects) {
+        let row = self.row_of(now, entity, fx);
         let Stamp::Frame(Frame {
             header,
             body: Body::Batch(ids),

@@ -93,7 +93,9 @@ impl Row {
 
     /// Whether this publisher holds an unsettled write.
     pub(crate) fn holds(&self, slot: Slot) -> bool {
-        self.columns.get(slot).is_some_and(|column| column.unsettled)
+        self.columns
+            .get(slot)
+            .is_some_and(|column| column.unsettled)
     }
 
     pub(crate) const fn is_unsettled(&self) -> bool {

@@ -47,7 +47,7 @@ impl Node {
     }
 
     fn age_peers(&mut self, now: Micros, fx: &mut impl Effects) {
-        let mut forgotten = Vec::new();
+        let (mut retired, mut forgotten) = (Vec::new(), Vec::new());
         let mut silenced = false;
         for (slot, peer) in self.peers.iter_mut() {
             let rested = peer.since + self.rules.retire_after <= now;
@@ -59,6 +59,7 @@ impl Node {
                 Hearing::Silent if rested => {
                     peer.turn(Hearing::Retired, now);
                     self.counts.retired += 1;
+                    retired.push(slot);
                 }
                 Hearing::Left | Hearing::Retired if rested => forgotten.push(slot),
                 _ => {}
@@ -67,12 +68,9 @@ impl Node {
         for slot in forgotten {
             self.drop_peer(slot);
         }
-        // A publisher that is gone holds no write.
-        for (slot, peer) in self.peers.iter() {
-            if peer.hearing == Hearing::Retired {
-                for row in self.rows.iter_mut().flatten() {
-                    row.settle(slot, false);
-                }
+        for slot in retired {
+            for row in self.rows.iter_mut().flatten() {
+                row.settle(slot, false);
             }
         }
         if silenced {

@@ -75,6 +75,8 @@ mod simulator;
 mod tests;
 
 pub(crate) use mutant::Mutant;
+#[cfg(test)]
+pub(crate) use mutant::{plant, planted};
 pub(crate) use node::{BeatPlan, Effects, Node, NodeCounts, RowId};
 pub(crate) use peer::PeerWhy;
 

@@ -39,3 +39,20 @@ pub(crate) enum Mutant {
     /// A guard that stays open for too long is not told.
     SilentGuard,
 }
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<&'static str> = const { std::cell::Cell::new("") };
+}
+
+/// Breaks a rule of the fence, by the name that it has there, on this thread.
+#[cfg(test)]
+pub(crate) fn plant(fault: &'static str) {
+    PLANTED.set(fault);
+}
+
+/// Whether this thread broke that rule.
+#[cfg(test)]
+pub(crate) fn planted(fault: &str) -> bool {
+    PLANTED.get() == fault
+}

@@ -28,14 +28,12 @@ pub(crate) trait Effects {
     fn doubt(&mut self, row: RowId, reason: Reason);
     /// It is proved that all arrives: drop everything, then trust.
     fn recover(&mut self, row: RowId, reason: Reason, floor: Option<u64>);
-    /// Every load for this entity has to have seen `floor`.
-    fn raise_floor(&mut self, row: RowId, floor: u64);
     /// What is trusted now may be trusted until then, unless renewed.
     fn trust_until(&mut self, until: Micros);
     /// This node's own frame came back.
     fn returned(&mut self, entity: &str, sequence: u64);
-    /// An entity was heard of that is not tracked; asked only if `watch_unknown` is set.
-    fn discovered(&mut self, entity: &Entity);
+    /// An entity was heard of for the first time, and is tracked from now on because all are.
+    fn tracked(&mut self, row: RowId, entity: &Entity);
     /// Somebody else uses our incarnation: take a new one.
     fn forked(&mut self);
 }
@@ -189,7 +187,7 @@ impl Node {
         self.expected.extend(names);
     }
 
-    /// Also tells of entities that nobody tracks.
+    /// Tracks every entity that is heard of.
     pub(crate) fn watch_unknown(&mut self, on: bool) {
         self.watch_unknown = on;
     }
@@ -260,6 +258,21 @@ impl Node {
         self.own.clear();
         self.beat_due = now;
         self.last_beat = None;
+    }
+
+    /// Whether the simulator broke this rule.
+    #[cfg(test)]
+    pub(crate) fn broken(&self, mutant: super::Mutant) -> bool {
+        self.rules.broken(mutant)
+    }
+
+    /// Whether a publisher is kept track of, and not taken for dead.
+    #[cfg(test)]
+    pub(crate) fn hears(&self, incarnation: Incarnation) -> bool {
+        let mut peers = self.peers.iter().map(|(_, peer)| peer);
+        peers.any(|peer| {
+            peer.incarnation == incarnation && peer.hearing != super::peer::Hearing::Retired
+        })
     }
 
     pub(super) fn row(&self, id: RowId) -> Option<&Row> {

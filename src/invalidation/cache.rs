@@ -1,0 +1,151 @@
+//! What an invalidation reaches: anything that can drop one id, or everything.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use super::fence::Stamp;
+
+/// Something that keeps values by id and has to let go of them.
+///
+/// Calls come under a fence's lock for the id, so that no load can store in between; they should
+/// drop and return. They may come from any thread. A panic is caught, and treated as [`Unfinished`].
+///
+/// A closure is a `Cache` too:
+///
+/// ```
+/// use afterwrite::invalidation::cache::Invalidation;
+/// use afterwrite::invalidation::target::Target;
+///
+/// let target = Target::new(|what: Invalidation<'_>| match what {
+///     Invalidation::One(id) => println!("drop {id}"),
+///     Invalidation::All(reason) => println!("drop everything: {reason}"),
+/// });
+/// # drop(target);
+/// ```
+pub trait Cache: Send + Sync + 'static {
+    /// Lets go of what is kept for `id`, if anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfinished`] when the value may still be there, as with a cache on another machine.
+    /// Everything older than this call is then bypassed.
+    fn remove(&self, id: &str) -> Result<(), Unfinished>;
+
+    /// Lets go of everything. It may also drop what is stored while it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfinished`] when something may still be there. The cache then stays `Suspect`, and
+    /// is asked again.
+    fn clear(&self, reason: Reason) -> Result<(), Unfinished>;
+}
+
+/// A [`Cache`] that loads can be stored in, for [`Coherent`](super::coherent::Coherent).
+///
+/// It keeps each [`Entry`] as it is, and hands it out again; whether it may still be served is not
+/// its concern. It may forget entries at any time.
+pub trait Store: Cache {
+    /// What is kept, cloned on every hit. Wrap what is expensive to clone in an `Arc`.
+    type Value: Clone + Send + Sync + 'static;
+
+    /// The entry kept for `id`.
+    fn get(&self, id: &str) -> Option<Entry<Self::Value>>;
+
+    /// Keeps `entry` for `id`, in place of an older one. Called under the fence's lock for `id`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfinished`] when it may become visible only after this call returned. Everything older
+    /// than this call is then bypassed, and so is this entry.
+    fn insert(&self, id: &str, entry: Entry<Self::Value>) -> Result<(), Unfinished>;
+}
+
+/// A value, or the knowledge that there is none, with the stamp that tells how long it holds.
+///
+/// Only a fence's store makes one, so that nothing gets into a cache around the fence.
+#[derive(Clone)]
+pub struct Entry<V> {
+    pub(crate) stamp: Stamp,
+    pub(crate) value: Option<V>,
+}
+
+impl<V> Entry<V> {
+    /// What the loader answered; `None` when it found nothing. For a cache's weigher: it says
+    /// nothing about whether the entry may be served.
+    pub const fn value(&self) -> Option<&V> {
+        self.value.as_ref()
+    }
+}
+
+impl<V> fmt::Debug for Entry<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("stamp", &self.stamp)
+            .field("absent", &self.value.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A cache could not do, or not yet, what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the cache could not finish")]
+pub struct Unfinished;
+
+/// What a watcher is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invalidation<'a> {
+    /// The value of this id has changed.
+    One(&'a str),
+    /// Any value may have changed.
+    All(Reason),
+}
+
+/// Why everything is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Somebody asked for it.
+    Requested,
+    /// This node has joined: what it holds is older than what it heard.
+    Joined,
+    /// The connection was lost and made again.
+    Reconnected,
+    /// A publisher's frames have a gap.
+    Gap,
+    /// A queue on this node was full.
+    Overflow,
+    /// A publisher was silent for longer than its lease.
+    PublisherSilent,
+    /// A publisher holds a write whose outcome is not known.
+    Unsettled,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Requested => "requested",
+            Self::Joined => "joined",
+            Self::Reconnected => "reconnected",
+            Self::Gap => "gap",
+            Self::Overflow => "overflow",
+            Self::PublisherSilent => "publisher silent",
+            Self::Unsettled => "unsettled write",
+        })
+    }
+}
+
+impl<F> Cache for F
+where
+    F: Fn(Invalidation<'_>) + Send + Sync + 'static,
+{
+    fn remove(&self, id: &str) -> Result<(), Unfinished> {
+        self(Invalidation::One(id));
+        Ok(())
+    }
+
+    fn clear(&self, reason: Reason) -> Result<(), Unfinished> {
+        self(Invalidation::All(reason));
+        Ok(())
+    }
+}

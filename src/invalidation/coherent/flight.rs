@@ -1,0 +1,274 @@
+//! One load for all who wait, and for nobody who came too late.
+//!
+//! # Who takes part
+//! The first caller that misses *leads*: it makes a flight, waits for its turn, loads, lands. The
+//! callers that miss the same id meanwhile *join* the flight, if they may.
+//!
+//! # Who may join
+//! A caller who came after an invalidation must not be given what was read before it. Both the
+//! leader, when it begins to read, and each caller, when it arrives, take a mark of the fence.
+//!
+//! | flight | a caller with its own mark |
+//! |---|---|
+//! | Queued: not begun to read | joins: the read will begin later than the caller came |
+//! | Loading(mark), Landed(mark) | joins if the marks are the same: nothing was dropped between |
+//! | Loading, Landed with another mark | leads a flight of its own, which takes the place on the board |
+//! | Abandoned | the same |
+//!
+//! The mark of a load is taken under the flight's lock, in the step that ends `Queued`, so that a
+//! caller either joined before the read began or sees its mark.
+//!
+//! # When a leader is lost
+//! A leader that is cancelled or panics abandons its flight by being dropped. All who joined wake
+//! and start again, each with its own loader: one leads, the rest join it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use ahash::RandomState;
+
+use super::LoadError;
+use crate::invalidation::fence::{Mark, planted};
+use crate::sync::{Arc, Mutex};
+
+/// What a load answers, as its waiters get it.
+pub(super) type Answer<V> = Result<Option<V>, LoadError>;
+
+/// The one copy that waiters clone from, outside all locks.
+type Shared<V> = std::sync::Arc<Answer<V>>;
+
+#[cfg(not(afterwrite_loom))]
+const BOARDS: usize = 64;
+#[cfg(afterwrite_loom)]
+const BOARDS: usize = 1;
+
+type Board<V> = HashMap<Box<str>, Arc<Flight<V>>, RandomState>;
+
+/// The flights under way, by id.
+pub(super) struct Flights<V> {
+    boards: Box<[Mutex<Board<V>>]>,
+    hasher: RandomState,
+}
+
+/// One load.
+pub(super) struct Flight<V> {
+    state: Mutex<State<V>>,
+}
+
+struct State<V> {
+    phase: Phase<V>,
+    /// Who waits. A slot is emptied when its waiter is dropped, and used again.
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+enum Phase<V> {
+    Queued,
+    Loading(Mark),
+    Landed(Mark, Shared<V>),
+    Abandoned,
+}
+
+/// What a caller finds.
+pub(super) enum Boarding<'a, V> {
+    Lead(Lead<'a, V>),
+    Join(Join<V>),
+}
+
+impl<V> Flights<V> {
+    pub(super) fn new() -> Self {
+        #[cfg(not(afterwrite_loom))]
+        let hasher = RandomState::new();
+        #[cfg(afterwrite_loom)]
+        let hasher = RandomState::with_seeds(5, 6, 7, 8);
+        Self {
+            boards: (0..BOARDS)
+                .map(|_| Mutex::new(HashMap::with_hasher(hasher.clone())))
+                .collect(),
+            hasher,
+        }
+    }
+
+    fn board(&self, id: &str) -> &Mutex<Board<V>> {
+        // Truncation is meant: any bits of the hash will do.
+        &self.boards[(self.hasher.hash_one(id) as usize) & (BOARDS - 1)]
+    }
+
+    /// Joins the flight of `id`, or leads one. `arrived` was taken after the caller came.
+    pub(super) fn enter(&self, id: &str, arrived: &Mark) -> Boarding<'_, V> {
+        let mut board = self.board(id).lock();
+        if let Some(flight) = board.get(id)
+            && flight.carries(arrived)
+        {
+            return Boarding::Join(Join {
+                flight: flight.clone(),
+                slot: None,
+            });
+        }
+        let flight = Arc::new(Flight {
+            state: Mutex::new(State {
+                phase: Phase::Queued,
+                wakers: Vec::new(),
+                free: Vec::new(),
+            }),
+        });
+        let id: Box<str> = id.into();
+        board.insert(id.clone(), flight.clone());
+        Boarding::Lead(Lead {
+            flights: self,
+            id,
+            flight,
+        })
+    }
+
+    /// How many flights are on the boards.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.boards.iter().map(|board| board.lock().len()).sum()
+    }
+}
+
+impl<V> Flight<V> {
+    fn carries(&self, arrived: &Mark) -> bool {
+        match &self.state.lock().phase {
+            Phase::Queued => true,
+            Phase::Loading(mark) | Phase::Landed(mark, _) => {
+                mark.same(arrived) || planted("join_older_flight")
+            }
+            Phase::Abandoned => false,
+        }
+    }
+
+    /// Ends the flight, unless it has ended, and wakes all who wait.
+    fn end(&self, end: impl FnOnce(&Phase<V>) -> Option<Phase<V>>) {
+        let wakers = {
+            let mut state = self.state.lock();
+            if let Some(phase) = end(&state.phase) {
+                state.phase = phase;
+            }
+            mem::take(&mut state.wakers)
+        };
+        // Outside the lock: a waker is foreign code.
+        for waker in wakers.into_iter().flatten() {
+            waker.wake();
+        }
+    }
+}
+
+/// The leader's hand on its flight. Dropping it without landing abandons the flight.
+pub(super) struct Lead<'a, V> {
+    flights: &'a Flights<V>,
+    id: Box<str>,
+    flight: Arc<Flight<V>>,
+}
+
+impl<V> Lead<'_, V> {
+    /// The read begins: from here on only callers with the same mark may join.
+    pub(super) fn begin(&self, mark: impl FnOnce() -> Mark) -> Mark {
+        let mut state = self.flight.state.lock();
+        let mark = mark();
+        state.phase = Phase::Loading(mark);
+        mark
+    }
+
+    /// The answer is there, and stored if it may be.
+    pub(super) fn land(self, mark: Mark, answer: Answer<V>) {
+        if answer.is_err() {
+            // Off the board first: a caller who comes now loads for itself. (A stored answer goes
+            // the other way round: until it is off the board, the cache has it.)
+            self.leave();
+        }
+        let answer = Shared::new(answer);
+        self.flight.end(|_| Some(Phase::Landed(mark, answer)));
+    }
+
+    /// Takes the flight off the board, if it is still there.
+    fn leave(&self) {
+        let removed = {
+            let mut board = self.flights.board(&self.id).lock();
+            match board.get(&*self.id) {
+                Some(flight) if Arc::ptr_eq(flight, &self.flight) => board.remove(&*self.id),
+                _ => None,
+            }
+        };
+        // Outside the board's lock: it may be the last handle on an answer.
+        drop(removed);
+    }
+}
+
+impl<V> Drop for Lead<'_, V> {
+    fn drop(&mut self) {
+        self.leave();
+        self.flight.end(|phase| match phase {
+            Phase::Landed(..) => None,
+            Phase::Queued | Phase::Loading(_) | Phase::Abandoned => Some(Phase::Abandoned),
+        });
+    }
+}
+
+/// Waits for a flight: its answer, or `None` if it was abandoned. Cancel-safe.
+pub(super) struct Join<V> {
+    flight: Arc<Flight<V>>,
+    slot: Option<usize>,
+}
+
+impl<V: Clone> Future for Join<V> {
+    type Output = Option<Answer<V>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let answer = {
+            let mut state = this.flight.state.lock();
+            match &state.phase {
+                Phase::Landed(_, answer) => answer.clone(),
+                Phase::Abandoned => return Poll::Ready(None),
+                Phase::Queued | Phase::Loading(_) => {
+                    this.slot = Some(state.wait(this.slot, cx.waker()));
+                    return Poll::Pending;
+                }
+            }
+        };
+        Poll::Ready(Some((*answer).clone()))
+    }
+}
+
+impl<V> State<V> {
+    /// Keeps a waker, in the slot that its waiter has or in a free one.
+    fn wait(&mut self, slot: Option<usize>, waker: &Waker) -> usize {
+        let slot = slot
+            .or_else(|| self.free.pop())
+            .unwrap_or(self.wakers.len());
+        match self.wakers.get_mut(slot) {
+            Some(Some(kept)) => kept.clone_from(waker),
+            Some(empty) => *empty = Some(waker.clone()),
+            None => self.wakers.push(Some(waker.clone())),
+        }
+        slot
+    }
+
+    /// Forgets the waker in this slot. Nothing is there once the flight has ended.
+    fn forget(&mut self, slot: usize) -> Option<Waker> {
+        let waker = self.wakers.get_mut(slot)?.take()?;
+        self.free.push(slot);
+        Some(waker)
+    }
+}
+
+impl<V> Drop for Join<V> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            let waker = self.flight.state.lock().forget(slot);
+            drop(waker);
+        }
+    }
+}
+
+impl<V> fmt::Debug for Flights<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,233 @@
+//! What needs the fence's clock or the flights' insides. Behaviour is in `tests/coherent.rs`.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use super::*;
+use crate::invalidation::caches::BoundedMap;
+use crate::invalidation::fence::Clock;
+
+type Users = Coherent<BoundedMap<u32>>;
+
+fn by_hand(builder: Builder) -> (Users, Arc<AtomicU64>) {
+    let nanos = Arc::new(AtomicU64::new(1_000_000));
+    let fence = Fence::new().with_clock(Clock::by_hand(nanos.clone()));
+    (builder.build_with(BoundedMap::new(100), fence), nanos)
+}
+
+fn load(users: &Users, id: &str, value: u32) -> Option<u32> {
+    users
+        .get_or_load_blocking(id, || Ok::<_, Infallible>(Some(value)))
+        .unwrap()
+}
+
+/// Counts its wakes.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// A loader that answers when its gate opens.
+fn gated(open: &AtomicUsize, value: u32) -> impl Future<Output = Result<Option<u32>, Infallible>> {
+    future::poll_fn(move |_| {
+        if open.load(SeqCst) == 0 {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(Some(value)))
+        }
+    })
+}
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn i7_suspect_serves_loads_for_a_lease_and_coalesces_them() {
+    let (users, now) = by_hand(Coherent::<BoundedMap<u32>>::builder());
+    let driver = Target::from(&users)
+        .attach(Duration::from_nanos(100))
+        .unwrap();
+    driver.recover(Reason::Joined, None).unwrap();
+    assert_eq!(load(&users, "1", 10), Some(10));
+    driver.doubt();
+    assert_eq!(users.get("1"), None, "older entries are bypassed");
+    assert_eq!(load(&users, "1", 11), Some(11));
+    now.fetch_add(99, SeqCst);
+    assert_eq!(
+        load(&users, "1", 12),
+        Some(11),
+        "one load a lease, not one a caller"
+    );
+    now.fetch_add(1, SeqCst);
+    assert_eq!(users.get("1"), None);
+    assert_eq!(load(&users, "1", 13), Some(13));
+    driver.recover(Reason::Gap, None).unwrap();
+    assert_eq!(users.get("1"), None);
+    assert_eq!(users.stats().loads, 3);
+}
+
+#[test]
+fn i6_max_age_runs_from_the_beginning_of_the_load() {
+    let age = Duration::from_nanos(100);
+    let (users, now) = by_hand(Coherent::<BoundedMap<u32>>::builder().max_age(age));
+    let answer = users.get_or_load_blocking("1", || {
+        now.fetch_add(60, SeqCst);
+        Ok::<_, Infallible>(Some(1))
+    });
+    assert_eq!(answer.unwrap(), Some(1));
+    now.fetch_add(39, SeqCst);
+    assert_eq!(users.get("1"), Some(Some(1)));
+    now.fetch_add(1, SeqCst);
+    assert_eq!(users.get("1"), None);
+}
+
+#[test]
+fn after_a_flush_the_limit_grows_from_an_eighth_to_the_full_one() {
+    let ramp = Duration::from_nanos(1_000);
+    let (users, now) = by_hand(
+        Coherent::<BoundedMap<u32>>::builder()
+            .loads(16)
+            .refill_over(ramp),
+    );
+    let open = AtomicUsize::new(0);
+    let begun = AtomicUsize::new(0);
+    let ids: Vec<_> = (0..32).map(|id: u32| id.to_string()).collect();
+    let mut callers: Vec<_> = ids
+        .iter()
+        .map(|id| {
+            Box::pin(users.get_or_load(id, || {
+                begun.fetch_add(1, SeqCst);
+                gated(&open, 1)
+            }))
+        })
+        .collect();
+    users.flush();
+    for caller in &mut callers[..31] {
+        assert!(poll(caller.as_mut()).is_pending());
+    }
+    let (loading, waiting) = users.inner.admission.load();
+    assert_eq!((loading, waiting), (2, 29));
+    assert_eq!(begun.load(SeqCst), 2);
+
+    // At one and a half times the ramp every stretch is over; the next to come brings it to light.
+    now.fetch_add(1_500, SeqCst);
+    assert!(poll(callers[31].as_mut()).is_pending());
+    for caller in &mut callers {
+        assert!(poll(caller.as_mut()).is_pending());
+    }
+    assert_eq!(begun.load(SeqCst), 16);
+    assert_eq!(users.inner.admission.load(), (16, 16));
+
+    open.store(1, SeqCst);
+    for caller in &mut callers {
+        assert!(matches!(poll(caller.as_mut()), Poll::Ready(Ok(Some(1)))));
+    }
+    assert_eq!(users.inner.admission.load(), (0, 0));
+    assert_eq!(users.inner.flights.len(), 0);
+}
+
+#[test]
+fn the_ramp_is_another_one_on_each_node_and_for_each_flush() {
+    let nodes: Vec<_> = (0..20)
+        .map(|_| Admission::new(64, 64, 1_000_000, 1))
+        .collect();
+    let mut lengths: Vec<_> = nodes
+        .iter()
+        .flat_map(|node| {
+            [2, 3].map(|epoch| {
+                node.limit_at(Moment { epoch, now: 7 });
+                node.ramp_length()
+            })
+        })
+        .collect();
+    assert!(
+        lengths
+            .iter()
+            .all(|length| (500_000..=1_500_000).contains(length))
+    );
+    lengths.sort_unstable();
+    lengths.dedup();
+    assert_eq!(lengths.len(), 40);
+}
+
+#[test]
+fn a_cancelled_turn_is_passed_on() {
+    let (users, _) = by_hand(Coherent::<BoundedMap<u32>>::builder().loads(1));
+    let open = AtomicUsize::new(0);
+    let mut first = Box::pin(users.get_or_load("1", || gated(&open, 1)));
+    assert!(poll(first.as_mut()).is_pending());
+    let mut second = Box::pin(users.get_or_load("2", || gated(&open, 2)));
+    let mut third = Box::pin(users.get_or_load("3", || gated(&open, 3)));
+    assert!(poll(second.as_mut()).is_pending());
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    assert!(
+        third
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    assert_eq!(users.inner.admission.load(), (1, 2));
+
+    // The first leaves, which grants the second, which leaves without having looked.
+    drop(first);
+    assert_eq!(woken.0.load(SeqCst), 0);
+    drop(second);
+    assert_eq!(woken.0.load(SeqCst), 1);
+    open.store(1, SeqCst);
+    assert!(matches!(poll(third.as_mut()), Poll::Ready(Ok(Some(3)))));
+    assert_eq!(users.inner.admission.load(), (0, 0));
+    assert_eq!(users.inner.flights.len(), 0);
+}
+
+#[test]
+fn a_cancelled_waiter_leaves_nothing_behind_in_the_flight() {
+    let (users, _) = by_hand(Coherent::<BoundedMap<u32>>::builder());
+    let open = AtomicUsize::new(0);
+    let mut lead = pin!(users.get_or_load("1", || gated(&open, 1)));
+    assert!(poll(lead.as_mut()).is_pending());
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    for _ in 0..1_000 {
+        let mut join = pin!(users.get_or_load("1", || gated(&open, 2)));
+        assert!(
+            join.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        assert_eq!(Arc::strong_count(&woken), 3);
+    }
+    assert_eq!(Arc::strong_count(&woken), 2);
+    open.store(1, SeqCst);
+    assert!(poll(lead.as_mut()).is_ready());
+    assert_eq!(woken.0.load(SeqCst), 0);
+}
+
+#[test]
+fn callers_queued_for_a_permit_share_a_read_that_has_not_begun() {
+    let (users, _) = by_hand(Coherent::<BoundedMap<u32>>::builder().loads(1));
+    let open = AtomicUsize::new(0);
+    let mut busy = Box::pin(users.get_or_load("busy", || gated(&open, 0)));
+    assert!(poll(busy.as_mut()).is_pending());
+    let mut lead = Box::pin(users.get_or_load("1", || gated(&open, 1)));
+    assert!(poll(lead.as_mut()).is_pending());
+    // The read of the leader has not begun: who comes after this drop may still join it.
+    users.invalidate("1");
+    let mut join = Box::pin(users.get_or_load("1", || gated(&open, 2)));
+    assert!(poll(join.as_mut()).is_pending());
+    drop(busy);
+    open.store(1, SeqCst);
+    assert!(matches!(poll(lead.as_mut()), Poll::Ready(Ok(Some(1)))));
+    assert!(matches!(poll(join.as_mut()), Poll::Ready(Ok(Some(1)))));
+    assert_eq!(users.get("1"), Some(Some(1)));
+}

@@ -1,0 +1,181 @@
+//! How the word moves. Whoever drives a fence calls these; hits, loads and drops only read.
+//!
+//! | from | event | in this order | to |
+//! |---|---|---|---|
+//! | Standalone, Suspect | attach | epoch + 1 | Joining |
+//! | Joining | doubt | epoch + 1 | Joining |
+//! | Coherent, Suspect | doubt, detach | epoch + 1 | Suspect |
+//! | Joining, Suspect | recover | epoch + 1, pass stripes, clear, compare-and-swap | Coherent |
+//! | Coherent | flush | epoch + 1 as Suspect, pass stripes, clear, compare-and-swap | Coherent |
+//! | any other | flush | epoch + 1, pass stripes, clear | the same |
+//!
+//! Doubt may be raised by any thread at any time, and takes no lock: a deadline must not wait for
+//! a slow `clear`. Clearing is serialised. A doubt raised while somebody clears makes the final
+//! compare-and-swap fail, so that the doubt stands.
+//!
+//! The epoch is raised when doubt begins, because older entries may have missed a drop, **and**
+//! when it ends: what was loaded in doubt may have been read before a drop that never came.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::time::Duration;
+
+use super::stripe::{self, Inside};
+use super::word::{CAPPED, Coherence, Word};
+use super::{Fence, nanos};
+use crate::sync::MutexGuard;
+
+impl Fence {
+    /// A new epoch, in the state that `state` makes of the present word. Returns the new word.
+    pub(super) fn raise_epoch(&self, state: impl Fn(Word) -> Coherence) -> Word {
+        let mut word = self.word();
+        loop {
+            let next = word.next(state(word));
+            // AcqRel: Release publishes what was set before (floor, settling) to whoever reads the
+            // new epoch; Acquire keeps the passing of the stripes behind it.
+            match self
+                .word
+                .compare_exchange_weak(word.0, next.0, AcqRel, Acquire)
+            {
+                Ok(_) => return next,
+                Err(seen) => word = Word(seen),
+            }
+        }
+    }
+
+    /// Takes the fence for one driver: `false` if it has one.
+    pub(crate) fn attach(&self, lease: Duration) -> bool {
+        if self.driven.swap(true, AcqRel) {
+            return false;
+        }
+        self.lease.store(nanos(lease), Relaxed);
+        self.raise_epoch(|_| Coherence::Joining);
+        true
+    }
+
+    /// The driver is gone: nothing arrives any more, so nothing lasts longer than a lease.
+    pub(crate) fn detach(&self) {
+        self.raise_epoch(|_| Coherence::Suspect);
+        self.driven.store(false, Release);
+    }
+
+    /// Something may have been missed.
+    pub(crate) fn doubt(&self) {
+        self.raise_epoch(|word| match word.state() {
+            Coherence::Joining => Coherence::Joining,
+            _ => Coherence::Suspect,
+        });
+    }
+
+    /// All that was missed is behind us: `false` if `clear` failed or a doubt came meanwhile.
+    pub(crate) fn recover(&self, floor: Option<u64>, clear: impl FnOnce() -> bool) -> bool {
+        let _serial = self.serialise();
+        self.raise_marks(floor);
+        let during = if planted("no_epoch_on_leaving") {
+            self.word()
+        } else {
+            self.raise_epoch(Word::state)
+        };
+        self.pass_stripes();
+        let cleared = run(clear);
+        cleared && self.restore(during)
+    }
+
+    /// Drops everything. `clear` answers its result and whether it succeeded; the second part of
+    /// the answer is whether it did and the state is what it was.
+    pub(crate) fn flush_with<R>(
+        &self,
+        floor: Option<u64>,
+        clear: impl FnOnce() -> (R, bool),
+    ) -> (R, bool) {
+        let _serial = self.serialise();
+        self.raise_marks(floor);
+        let was_coherent = Cell::new(false);
+        let during = self.raise_epoch(|word| match word.state() {
+            Coherence::Coherent => {
+                was_coherent.set(true);
+                Coherence::Suspect
+            }
+            other => {
+                was_coherent.set(false);
+                other
+            }
+        });
+        self.pass_stripes();
+        let (result, cleared) = run(clear);
+        let restored = cleared && (!was_coherent.get() || self.restore(during));
+        (result, restored)
+    }
+
+    /// Caps the age of all entries, the old ones too, or lifts the cap.
+    pub(crate) fn cap_age(&self, max_age: Option<Duration>) {
+        let age = max_age.map_or(u64::MAX, nanos);
+        self.driven_max_age.store(age, Relaxed);
+        if age.min(self.own_max_age) < u64::MAX {
+            // Release: whoever sees the bit sees the age.
+            self.word.fetch_or(CAPPED, AcqRel);
+        } else {
+            self.word.fetch_and(!CAPPED, AcqRel);
+        }
+    }
+
+    /// One clears at a time. Inside a callback nobody may wait; who clears besides has raised the
+    /// epoch as well, and at worst the state stays `Suspect` until the driver's next look.
+    fn serialise(&self) -> Option<MutexGuard<'_, ()>> {
+        if stripe::inside() {
+            self.clearing.try_lock()
+        } else {
+            Some(self.clearing.lock())
+        }
+    }
+
+    /// Done before the epoch is raised, so that whoever reads the new epoch sees these too.
+    fn raise_marks(&self, floor: Option<u64>) {
+        self.raise_floor(floor.unwrap_or(0));
+        self.settles.fetch_max(self.settles_from_now(), Relaxed);
+    }
+
+    /// Waits for the stores that checked the old epoch. Inside a callback this thread may hold one
+    /// of the locks itself; what is inserted late then has an old stamp and is never served.
+    fn pass_stripes(&self) {
+        if stripe::inside() || planted("no_stripes") {
+            return;
+        }
+        for stripe in &self.stripes {
+            stripe.pass();
+        }
+    }
+
+    /// `Coherent`, in the epoch of `during`, unless anyone has raised the epoch since.
+    fn restore(&self, during: Word) -> bool {
+        let mut word = during;
+        loop {
+            let coherent = word.with(Coherence::Coherent);
+            match self
+                .word
+                .compare_exchange(word.0, coherent.0, AcqRel, Acquire)
+            {
+                Ok(_) => return true,
+                // Only the age limit has changed.
+                Err(seen) if Word(seen).same_but_cap(during) => word = Word(seen),
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// Runs a cache's `clear` as the callback that it is.
+fn run<R>(clear: impl FnOnce() -> R) -> R {
+    let _inside = Inside::enter();
+    clear()
+}
+
+/// Whether a model has planted this fault.
+pub(crate) fn planted(_fault: &str) -> bool {
+    #[cfg(afterwrite_loom)]
+    return crate::sync::mutant(_fault);
+    #[cfg(all(test, not(afterwrite_loom)))]
+    return crate::invalidation::protocol::planted(_fault);
+    #[cfg(not(any(test, afterwrite_loom)))]
+    false
+}

@@ -1,0 +1,616 @@
+//! The world: hosts, servers, the queue of what happens next.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::faults::Fault;
+use super::host::{Process, SimClock, set};
+use super::net::{Access, Link, Packet, Time};
+use super::rng::Rng;
+use super::store::Store;
+use crate::invalidation::frame::{Body, Frame, Incarnation};
+use crate::invalidation::protocol::{Micros, Mutant, Rules};
+use crate::invalidation::subject::{Address, Prefix};
+
+pub(super) const MS: Time = 1_000;
+pub(super) const SECOND: Time = 1_000 * MS;
+/// The deadline thread's period, which bounds its delay as well.
+pub(super) const TICK: Time = 50 * MS;
+pub(super) const WRITE_LIMIT: Micros = 2 * SECOND;
+
+pub(super) const RULES: Rules = Rules {
+    beat: SECOND,
+    lease: 3 * SECOND,
+    e_max: 500 * MS,
+    min_flush: 100 * MS,
+    retire_after: 10 * SECOND,
+    max_publishers: 64,
+    max_entities: 16,
+    mutant: None,
+};
+
+/// B, and what the clocks' rates add to a write limit.
+pub(super) const BOUND: Time = RULES.lease + RULES.e_max + TICK + 5 * MS;
+
+/// What a run is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) hosts: usize,
+    /// The run ends after so many writes.
+    pub(super) writes: u64,
+    /// The mean time between faults; 0 for none.
+    pub(super) fault_every: Time,
+    /// The mean time between writes of one host.
+    pub(super) write_every: Time,
+    pub(super) mutant: Option<Mutant>,
+}
+
+/// Something that happens. `pid` names the process it happens to: if that is gone, nothing does.
+#[derive(Debug)]
+pub(super) enum Event {
+    AtServer {
+        server: usize,
+        packet: Rc<Packet>,
+        forwarded: bool,
+    },
+    AtHost {
+        host: usize,
+        connection: u64,
+        packet: Rc<Packet>,
+    },
+    Poll {
+        host: usize,
+        pid: u64,
+    },
+    Write {
+        host: usize,
+        pid: u64,
+    },
+    Commit {
+        host: usize,
+        pid: u64,
+        write: u64,
+    },
+    CloseGuard {
+        host: usize,
+        pid: u64,
+        write: u64,
+    },
+    Look {
+        host: usize,
+        pid: u64,
+    },
+    LoadReads {
+        host: usize,
+        pid: u64,
+        load: u64,
+    },
+    LoadEnds {
+        host: usize,
+        pid: u64,
+        load: u64,
+    },
+    Connect {
+        host: usize,
+        connection: u64,
+    },
+    Subscribe {
+        host: usize,
+        connection: u64,
+    },
+    Overrun {
+        host: usize,
+        pid: u64,
+    },
+    Boot {
+        host: usize,
+    },
+    Fault,
+    Restart {
+        host: usize,
+        pid: u64,
+    },
+}
+
+/// What a run counts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    pub(super) writes: u64,
+    pub(super) looks: u64,
+    /// Looks at a coherent watch, and those that found a value.
+    pub(super) coherent: u64,
+    pub(super) hits: u64,
+    pub(super) flushes: u64,
+    pub(super) doubts: u64,
+    pub(super) confirmed: u64,
+    pub(super) collapsed: u64,
+    pub(super) overflows: u64,
+    pub(super) retired: u64,
+    pub(super) goodbyes: u64,
+    pub(super) faults: std::collections::BTreeMap<Fault, u64>,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.writes += other.writes;
+        self.looks += other.looks;
+        self.coherent += other.coherent;
+        self.hits += other.hits;
+        self.flushes += other.flushes;
+        self.doubts += other.doubts;
+        self.confirmed += other.confirmed;
+        self.collapsed += other.collapsed;
+        self.overflows += other.overflows;
+        self.retired += other.retired;
+        self.goodbyes += other.goodbyes;
+        for (fault, n) in &other.faults {
+            *self.faults.entry(*fault).or_default() += n;
+        }
+    }
+}
+
+/// A host's place.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) clock: SimClock,
+    pub(super) by_hand: Arc<AtomicU64>,
+    pub(super) access: Access,
+    pub(super) process: Option<Process>,
+    pub(super) paused_until: Time,
+    pub(super) blocked_until: Time,
+    pub(super) lag_until: Time,
+    pub(super) lag: Time,
+}
+
+struct Entry {
+    at: Time,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// Everything there is.
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) rng: Rng,
+    pub(super) now: Time,
+    order: u64,
+    queue: BinaryHeap<Reverse<Entry>>,
+    pub(super) hosts: Vec<Host>,
+    /// From the first server to the second, and back.
+    pub(super) route: [Link; 2],
+    pub(super) store: Store,
+    pub(super) tally: Tally,
+    pub(super) next_pid: u64,
+    pub(super) failure: Option<String>,
+    /// Counts only once everybody has joined.
+    pub(super) measure_from: Time,
+}
+
+impl World {
+    pub(super) fn new(plan: Plan) -> Self {
+        let mut rng = Rng::new(plan.seed);
+        let hosts = (0..plan.hosts)
+            .map(|host| Host {
+                clock: SimClock::new(&mut rng),
+                by_hand: Arc::default(),
+                access: Access {
+                    server: host % 2,
+                    ..Access::default()
+                },
+                process: None,
+                paused_until: 0,
+                blocked_until: 0,
+                lag_until: 0,
+                lag: 0,
+            })
+            .collect();
+        let mut world = Self {
+            plan,
+            rng,
+            now: 0,
+            order: 0,
+            queue: BinaryHeap::new(),
+            hosts,
+            route: [Link::default(), Link::default()],
+            store: Store::default(),
+            tally: Tally::default(),
+            next_pid: 1,
+            failure: None,
+            measure_from: 10 * SECOND,
+        };
+        for host in 0..plan.hosts {
+            let at = world.rng.range(0, SECOND);
+            world.push(at, Event::Boot { host });
+        }
+        if plan.fault_every > 0 {
+            world.push(5 * SECOND, Event::Fault);
+        }
+        world
+    }
+
+    pub(super) fn push(&mut self, at: Time, event: Event) {
+        self.order += 1;
+        self.queue.push(Reverse(Entry {
+            at,
+            order: self.order,
+            event,
+        }));
+    }
+
+    pub(super) fn after(&mut self, span: Time, event: Event) {
+        self.push(self.now + span, event);
+    }
+
+    /// A span around a mean, never far from it.
+    pub(super) fn around(&mut self, mean: Time) -> Time {
+        self.rng.range(mean / 2, mean + mean / 2 + 1)
+    }
+
+    pub(super) fn fail(&mut self, what: String) {
+        self.failure.get_or_insert(what);
+    }
+
+    /// Runs until all writes are done and what they ask for has had its time.
+    pub(super) fn run(&mut self) -> Result<&Tally, String> {
+        let mut end = None;
+        while let Some(Reverse(entry)) = self.queue.pop() {
+            self.now = entry.at;
+            if self.tally.writes >= self.plan.writes && end.is_none() {
+                end = Some(self.now + 2 * BOUND);
+            }
+            if end.is_some_and(|end| self.now > end) {
+                break;
+            }
+            self.happen(entry.event);
+            if let Some(failure) = &self.failure {
+                return Err(format!(
+                    "seed {}, at {} us, write {}: {failure}",
+                    self.plan.seed, self.now, self.tally.writes
+                ));
+            }
+        }
+        for host in 0..self.hosts.len() {
+            self.harvest(host);
+        }
+        Ok(&self.tally)
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some((host, pid)) = event.process() {
+            let place = &self.hosts[host];
+            if place
+                .process
+                .as_ref()
+                .is_none_or(|p| pid.is_some_and(|pid| p.pid != pid))
+            {
+                return;
+            }
+            if self.now < place.paused_until {
+                self.push(place.paused_until, event);
+                return;
+            }
+        }
+        match event {
+            Event::AtServer {
+                server,
+                packet,
+                forwarded,
+            } => self.at_server(server, &packet, forwarded),
+            Event::AtHost {
+                host,
+                connection,
+                packet,
+            } => self.at_host(host, connection, &packet),
+            Event::Poll { host, pid } => {
+                self.poll(host);
+                self.after(TICK, Event::Poll { host, pid });
+            }
+            Event::Write { host, pid } => self.write(host, pid),
+            Event::Commit { host, pid, write } => self.commit(host, pid, write),
+            Event::CloseGuard { host, write, .. } => self.close_guard(host, write),
+            Event::Look { host, pid } => {
+                self.look(host, pid);
+                let next = self.around(12 * MS);
+                self.after(next, Event::Look { host, pid });
+            }
+            Event::LoadReads { host, load, .. } => self.load_reads(host, load),
+            Event::LoadEnds { host, load, .. } => self.load_ends(host, load),
+            Event::Connect { host, connection } => self.connect(host, connection),
+            Event::Subscribe { host, connection } => {
+                let access = &mut self.hosts[host].access;
+                if access.connection == connection && access.connected {
+                    access.subscribed = true;
+                }
+            }
+            Event::Overrun { host, .. } => {
+                self.with(host, |process, now| {
+                    let (node, mut hands) = process.parts(now);
+                    node.lost(now, &mut hands);
+                });
+            }
+            Event::Boot { host } => self.boot(host),
+            Event::Fault => self.fault(),
+            Event::Restart { host, .. } => self.restart(host),
+        }
+    }
+
+    /// Lets a process act at its own time, then sends what it published.
+    pub(super) fn with<R>(
+        &mut self,
+        host: usize,
+        act: impl FnOnce(&mut Process, Micros) -> R,
+    ) -> Option<R> {
+        let place = &mut self.hosts[host];
+        let now = place.clock.read(self.now);
+        set(&place.by_hand, now);
+        let process = place.process.as_mut()?;
+        process.wire.full = self.now < place.blocked_until;
+        let result = act(process, now);
+        if process.forked {
+            process.forked = false;
+            let incarnation = Incarnation(self.rng.next());
+            process.incarnation = incarnation;
+            process.node.reincarnate(incarnation, now);
+            process.outbox.reincarnate(incarnation, now);
+            for name in super::store::ENTITIES {
+                let entity = crate::invalidation::subject::Entity::new(name).unwrap();
+                let topic = process.outbox.topic(&entity).unwrap();
+                let mark = process.outbox.mark(topic);
+                process.node.own_topic(&entity, mark);
+            }
+        }
+        let out = std::mem::take(&mut process.wire.out);
+        for (subject, payload) in out {
+            self.send(host, Rc::new(Packet { subject, payload }));
+        }
+        Some(result)
+    }
+
+    pub(super) fn send(&mut self, host: usize, packet: Rc<Packet>) {
+        let access = &mut self.hosts[host].access;
+        if !access.connected {
+            access.backlog.push(packet);
+            return;
+        }
+        let server = access.server;
+        for at in access
+            .up
+            .pass(self.now, &mut self.rng)
+            .into_iter()
+            .flatten()
+        {
+            let packet = packet.clone();
+            self.push(
+                at,
+                Event::AtServer {
+                    server,
+                    packet,
+                    forwarded: false,
+                },
+            );
+        }
+    }
+
+    fn at_server(&mut self, server: usize, packet: &Rc<Packet>, forwarded: bool) {
+        if !forwarded {
+            self.note_arrival(packet);
+            for at in self.route[server]
+                .pass(self.now, &mut self.rng)
+                .into_iter()
+                .flatten()
+            {
+                let packet = packet.clone();
+                self.push(
+                    at,
+                    Event::AtServer {
+                        server: 1 - server,
+                        packet,
+                        forwarded: true,
+                    },
+                );
+            }
+        }
+        for host in 0..self.hosts.len() {
+            let access = &mut self.hosts[host].access;
+            if access.server != server || !access.subscribed {
+                continue;
+            }
+            let connection = access.connection;
+            for at in access
+                .down
+                .pass(self.now, &mut self.rng)
+                .into_iter()
+                .flatten()
+            {
+                let packet = packet.clone();
+                self.push(
+                    at,
+                    Event::AtHost {
+                        host,
+                        connection,
+                        packet,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Remembers which numbered frames a server has had.
+    fn note_arrival(&mut self, packet: &Packet) {
+        let Ok(frame) = Frame::decode(&packet.payload) else {
+            return;
+        };
+        if let Ok(Address::One { entity, .. } | Address::All { entity }) =
+            Prefix::default().parse(&packet.subject)
+        {
+            let names = super::store::ENTITIES;
+            let Some(entity) = names.iter().position(|name| *name == entity.as_str()) else {
+                return;
+            };
+            let header = frame.header;
+            let arrived = &mut self.store.arrived;
+            arrived.insert((header.incarnation, entity, header.sequence));
+        }
+    }
+
+    fn at_host(&mut self, host: usize, connection: u64, packet: &Packet) {
+        let access = &mut self.hosts[host].access;
+        if access.connection != connection {
+            return;
+        }
+        if self.now < access.overrun_until && self.rng.chance(50) {
+            access.overrun = true;
+            return;
+        }
+        let Ok(address) = Prefix::default().parse(&packet.subject) else {
+            return;
+        };
+        let time = self.now;
+        self.with(host, |process, now| {
+            if let Ok(Frame {
+                header,
+                body: Body::Beat(_),
+            }) = Frame::decode(&packet.payload)
+            {
+                process.known.entry(header.incarnation).or_insert(time);
+            }
+            let generation = process.generation;
+            let (node, mut hands) = process.parts(now);
+            node.generation(now, generation, &mut hands);
+            node.message(now, &address, &packet.payload, &mut hands);
+        });
+    }
+
+    fn connect(&mut self, host: usize, connection: u64) {
+        let access = &mut self.hosts[host].access;
+        if access.connection != connection || access.connected {
+            return;
+        }
+        access.connected = true;
+        // What was handed over meanwhile is sent, or was discarded.
+        let backlog = std::mem::take(&mut access.backlog);
+        let kept = self.rng.chance(50);
+        // The client counts the connection before it asks for its subscriptions again.
+        let delay = self.rng.range(0, 200 * MS);
+        self.after(delay, Event::Subscribe { host, connection });
+        if let Some(process) = &mut self.hosts[host].process {
+            process.generation += 1;
+        }
+        for packet in backlog.into_iter().filter(|_| kept) {
+            self.send(host, packet);
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, host: usize, span: Time) {
+        let access = &mut self.hosts[host].access;
+        access.connection += 1;
+        access.connected = false;
+        access.subscribed = false;
+        let connection = access.connection;
+        self.after(span, Event::Connect { host, connection });
+    }
+
+    fn boot(&mut self, host: usize) {
+        if self.hosts[host].process.is_some() {
+            return;
+        }
+        let pid = self.next_pid;
+        self.next_pid += 1;
+        let incarnation = Incarnation(self.rng.next());
+        let rules = Rules {
+            mutant: self.plan.mutant,
+            ..RULES
+        };
+        let place = &mut self.hosts[host];
+        place.paused_until = self.now;
+        let now = place.clock.read(self.now);
+        set(&place.by_hand, now);
+        let plain_peers = host % 2 == 0;
+        place.process = Some(Process::start(
+            pid,
+            host,
+            incarnation,
+            now,
+            rules,
+            WRITE_LIMIT,
+            plain_peers,
+            &place.by_hand,
+        ));
+        self.disconnect(host, 5 * MS);
+        self.after(1, Event::Poll { host, pid });
+        self.after(20 * MS, Event::Look { host, pid });
+        let write = self.around(self.plan.write_every);
+        self.after(write, Event::Write { host, pid });
+    }
+
+    /// The end of a process: its counts are taken over, its connection breaks.
+    pub(super) fn stop(&mut self, host: usize) {
+        self.harvest(host);
+        self.hosts[host].process = None;
+        let access = &mut self.hosts[host].access;
+        access.connection += 1;
+        access.connected = false;
+        access.subscribed = false;
+        access.backlog.clear();
+    }
+
+    fn harvest(&mut self, host: usize) {
+        let Some(process) = &self.hosts[host].process else {
+            return;
+        };
+        let counts = process.node.counts();
+        self.tally.doubts += counts.doubts;
+        self.tally.retired += counts.retired;
+        self.tally.flushes += counts.flushes;
+        self.tally.collapsed += process.outbox.counts().collapsed;
+        self.tally.overflows += process
+            .watches
+            .iter()
+            .map(|watch| watch.feed.overflows())
+            .sum::<u64>();
+    }
+}
+
+impl Event {
+    /// Whose event it is, and the process that it needs if not any.
+    const fn process(&self) -> Option<(usize, Option<u64>)> {
+        match *self {
+            Self::AtHost { host, .. } => Some((host, None)),
+            Self::Poll { host, pid }
+            | Self::Write { host, pid }
+            | Self::Commit { host, pid, .. }
+            | Self::CloseGuard { host, pid, .. }
+            | Self::Look { host, pid }
+            | Self::LoadReads { host, pid, .. }
+            | Self::LoadEnds { host, pid, .. }
+            | Self::Overrun { host, pid }
+            | Self::Restart { host, pid } => Some((host, Some(pid))),
+            Self::AtServer { .. }
+            | Self::Connect { .. }
+            | Self::Subscribe { .. }
+            | Self::Boot { .. }
+            | Self::Fault => None,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A cache with its fence, and the one who drives them.
+//!
+//! A [`Target`] is what a watch is given: where invalidations go. [`Target::attach`] turns it into
+//! a [`Driver`], of which there is one at a time. The driver is the protocol's end of the seam: it
+//! alone says that a node may have missed something, and that it has not.
+//!
+//! ```text
+//!   protocol ──► Driver ──► Fence ◄── loads, hits
+//!                   │          (one lock per stripe)
+//!                   └────► Cache: remove(id), clear(reason)
+//! ```
+//!
+//! The driver may be called from several threads. Doubts take no lock, so a thread that
+//! enforces deadlines is never held up by a slow cache.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::cache::{Cache, Reason, Unfinished};
+use super::fence::{Coherence, Fence};
+
+/// A cache and the fence that stands beside it. Cloning gives another handle to the same two.
+#[derive(Clone)]
+pub struct Target {
+    fence: Arc<Fence>,
+    cache: Arc<dyn Cache>,
+}
+
+impl Target {
+    /// A target with a fence of its own: for caches that are only dropped from, never loaded into
+    /// through this library.
+    pub fn new(cache: impl Cache) -> Self {
+        Self::with_fence(Arc::new(Fence::new()), cache)
+    }
+
+    /// A target whose fence also guards loads that the caller stores by hand.
+    pub fn with_fence(fence: Arc<Fence>, cache: impl Cache) -> Self {
+        Self {
+            fence,
+            cache: Arc::new(cache),
+        }
+    }
+
+    /// The fence.
+    #[must_use]
+    pub const fn fence(&self) -> &Arc<Fence> {
+        &self.fence
+    }
+
+    /// Becomes this target's driver. The fence goes to `Joining`; until [`Driver::recover`], what is
+    /// loaded is served for `lease` after its load began.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyDriven`] while another driver lives: two protocols can't vouch for one cache.
+    pub fn attach(&self, lease: Duration) -> Result<Driver, AlreadyDriven> {
+        if self.fence.attach(lease) {
+            Ok(Driver {
+                target: self.clone(),
+            })
+        } else {
+            Err(AlreadyDriven)
+        }
+    }
+}
+
+impl<C: Cache> From<C> for Target {
+    fn from(cache: C) -> Self {
+        Self::new(cache)
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("fence", &self.fence)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The target has a driver already: it is watched elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("this cache is driven already; a cache can be watched once")]
+pub struct AlreadyDriven;
+
+/// The protocol's hand on one cache. Dropping it leaves the cache `Suspect`: nobody listens for it
+/// any more, so nothing lasts longer than a lease.
+///
+/// No call panics or lets a cache's panic through: a cache that panics, or answers
+/// [`Unfinished`], makes the call answer [`Unfinished`] and the cache `Suspect`.
+#[derive(Debug)]
+pub struct Driver {
+    target: Target,
+}
+
+impl Driver {
+    /// Drops one id; with a position, loads for it have to have seen that position from now on.
+    ///
+    /// May block while a store on the same stripe is under way.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfinished`] when the cache failed. The state then is `Suspect` (or still `Joining`), all
+    /// that the cache holds is bypassed, and [`recover`](Self::recover) is due.
+    pub fn invalidate(&self, id: &str, position: Option<u64>) -> Result<(), Unfinished> {
+        let remove = || caught(|| self.target.cache.remove(id));
+        let removed = match position {
+            Some(position) => self.target.fence.invalidate_at(id, position, remove),
+            None => self.target.fence.invalidate(id, remove),
+        };
+        if removed.is_err() {
+            self.doubt();
+        }
+        removed
+    }
+
+    /// Drops everything and keeps the state, which a coherent cache leaves while it clears. `floor`
+    /// is the highest position that publishers speak of.
+    ///
+    /// May block for as long as the slowest store under way, and the cache's `clear`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfinished`] when the cache failed or a doubt came meanwhile: the state is `Suspect` (or
+    /// what it was before, if that was not `Coherent`), and [`recover`](Self::recover) is due.
+    pub fn flush(&self, reason: Reason, floor: Option<u64>) -> Result<(), Unfinished> {
+        let clear = || {
+            let cleared = caught(|| self.target.cache.clear(reason));
+            (cleared, cleared.is_ok())
+        };
+        let (cleared, restored) = self.target.fence.flush_with(floor, clear);
+        cleared?;
+        if restored { Ok(()) } else { Err(Unfinished) }
+    }
+
+    /// Something may have been missed: `Suspect`, or still `Joining`. All older entries are bypassed
+    /// from here on; what is loaded from now on is served for one lease at most. Lock-free.
+    pub fn doubt(&self) {
+        self.target.fence.doubt();
+    }
+
+    /// It is proved that all invalidations arrive, from before this call on: drops everything and
+    /// becomes `Coherent`.
+    ///
+    /// May block for as long as the slowest store under way, and the cache's `clear`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfinished`] when the cache failed, or a doubt came after the call began, which stands.
+    pub fn recover(&self, reason: Reason, floor: Option<u64>) -> Result<(), Unfinished> {
+        let clear = || caught(|| self.target.cache.clear(reason)).is_ok();
+        if self.target.fence.recover(floor, clear) {
+            Ok(())
+        } else {
+            Err(Unfinished)
+        }
+    }
+
+    /// As [`recover`](Self::recover), unless `still` answers `false`. It is asked when a doubt that
+    /// it does not know of yet would make the recovery fail, so that none is overlooked.
+    pub(crate) fn recover_if(
+        &self,
+        reason: Reason,
+        floor: Option<u64>,
+        still: impl FnOnce() -> bool,
+    ) -> Result<(), Unfinished> {
+        let clear = || caught(|| self.target.cache.clear(reason)).is_ok() && still();
+        if self.target.fence.recover(floor, clear) {
+            Ok(())
+        } else {
+            Err(Unfinished)
+        }
+    }
+
+    /// Asks, of every id, for loads that have seen `position`. Never lowers it. Wait-free.
+    pub fn raise_floor(&self, position: u64) {
+        self.target.fence.raise_floor(position);
+    }
+
+    /// Serves no entry for longer than `max_age` after its load began, or lifts that cap: for
+    /// entities that publishers without sequence numbers write to. Wait-free.
+    pub fn cap_age(&self, max_age: Option<Duration>) {
+        self.target.fence.cap_age(max_age);
+    }
+
+    /// The state as hits see it. It may be `Suspect` where the driver expects `Coherent`, after
+    /// somebody else's failed flush: then [`recover`](Self::recover) is due. Wait-free.
+    #[must_use]
+    pub fn coherence(&self) -> Coherence {
+        self.target.fence.coherence()
+    }
+
+    /// What is driven.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        &self.target
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.target.fence.detach();
+    }
+}
+
+/// A cache's panic is its own failure, not its driver's.
+fn caught(call: impl FnOnce() -> Result<(), Unfinished>) -> Result<(), Unfinished> {
+    // What a panicking cache leaves behind is bypassed by the doubt that follows.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Unfinished))
+}
