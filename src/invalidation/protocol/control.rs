@@ -24,9 +24,7 @@ impl Node {
     pub(crate) fn generation(&mut self, now: Micros, generation: u64, fx: &mut impl Effects) {
         if self.generation != generation {
             self.generation = generation;
-            if !self.rules.broken(Mutant::ProofSurvivesReconnect) {
-                self.void_proof(now, Reason::Reconnected, fx);
-            }
+            self.void_proof(now, Reason::Reconnected, fx);
         }
     }
 
@@ -154,9 +152,7 @@ impl Node {
             return;
         }
         let (sent, generation) = (own.sent, own.generation);
-        let current =
-            generation == self.generation || self.rules.broken(Mutant::ProofSurvivesReconnect);
-        if self.ended || !current || sent + self.rules.lease <= now {
+        if self.ended || generation != self.generation || sent + self.rules.lease <= now {
             return;
         }
         match &mut self.proof {
@@ -209,7 +205,7 @@ impl Node {
             self.counts.expired_beats += 1;
         }
         self.marks(now, slot, beat, known, newest && valid, fx);
-        if gone && !self.rules.broken(Mutant::RevivalIsNoGap) {
+        if gone {
             self.gap_all(now, Reason::Gap, fx);
         }
     }

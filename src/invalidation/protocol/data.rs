@@ -194,7 +194,7 @@ impl Node {
             && !(peer.hearing == Hearing::Left && header.sequence <= last)
         {
             peer.revive(now, &self.rules);
-            gap |= !self.rules.broken(Mutant::RevivalIsNoGap);
+            gap = true;
         }
         (if gap { Count::Gap } else { Count::Fine }, Some(slot))
     }

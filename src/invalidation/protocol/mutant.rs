@@ -26,12 +26,8 @@ pub(crate) enum Mutant {
     FlushIsConfirmation,
     /// `Coherent` is never reached.
     AlwaysSuspect,
-    /// A beat's proof counts although the connection is another.
-    ProofSurvivesReconnect,
     /// A goodbye's marks are not compared.
     GoodbyeWithoutMarks,
-    /// A retired publisher that speaks again is taken for one that never stopped.
-    RevivalIsNoGap,
     /// Positions in beats do not raise the floor.
     NoFloorFromBeats,
     /// A publisher's clock counts as understood without a round trip.

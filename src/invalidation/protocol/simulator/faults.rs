@@ -62,7 +62,7 @@ impl World {
         let host = self.rng.below(self.hosts.len());
         // Some last for longer than a lease, most do not.
         let span = match self.rng.below(3) {
-            0 => self.rng.range(SECOND, 9 * SECOND),
+            0 => self.rng.range(SECOND, 16 * SECOND),
             _ => self.rng.range(100 * MS, 3 * SECOND),
         };
         let until = self.now + span;
@@ -116,7 +116,12 @@ impl World {
                 self.push(until, Event::Subscribe { host, connection });
             }
             (Fault::SlowConsumer, Some(_)) => self.hosts[host].access.overrun_until = until,
-            (Fault::Restart, Some(pid)) => self.after(0, Event::Restart { host, pid }),
+            (Fault::Restart, Some(pid)) => {
+                // Some go down while what they say is lost.
+                let warning = self.rng.range(0, 1_500 * MS);
+                self.lose_some(host, warning);
+                self.after(warning, Event::Restart { host, pid });
+            }
             (Fault::Crash, Some(_)) => {
                 self.stop(host);
                 self.push(until, Event::Boot { host });
@@ -142,12 +147,25 @@ impl World {
                 let place = &mut self.hosts[host];
                 (place.lag_until, place.lag) = (until, lag);
             }
-            (Fault::FullBus, Some(_)) => self.hosts[host].blocked_until = until,
+            (Fault::FullBus, Some(_)) => {
+                self.hosts[host].blocked_until = until;
+                // What it took at last is lost in part, and so are the next beats.
+                self.lose_some(host, span + 3 * SECOND);
+            }
             (Fault::Garbage, Some(_)) => self.garbage(host),
             // There is no process to strike.
             (_, None) => return,
         }
         self.count(fault);
+    }
+
+    /// In half of the cases, what a host says in the time to come is lost in part.
+    pub(super) fn lose_some(&mut self, host: usize, span: Time) {
+        if self.rng.chance(50) {
+            let percent = self.rng.range(40, 95);
+            let link = &mut self.hosts[host].access.up;
+            (link.lossy_until, link.loss_percent) = (self.now + span, percent);
+        }
     }
 
     fn any_link(&mut self, host: usize) -> &mut Link {

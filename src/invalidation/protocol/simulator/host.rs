@@ -17,7 +17,7 @@ use crate::invalidation::fence::{Clock, Fence, Mark, Stamp};
 use crate::invalidation::frame::Incarnation;
 use crate::invalidation::outbox::{Outbox, OutboxRules, Ticket};
 use crate::invalidation::protocol::{Effects, Micros, Node, RowId, Rules};
-use crate::invalidation::subject::{Entity, IdRef, Prefix, Subject};
+use crate::invalidation::subject::{Address, Entity, IdRef, Prefix, Subject};
 use crate::invalidation::target::Target;
 use crate::invalidation::watch::Feed;
 
@@ -243,6 +243,16 @@ impl Process {
             forked: &mut self.forked,
         };
         (&mut self.node, hands)
+    }
+
+    /// Whether an inline watch keeps what a message told it to drop.
+    pub(super) fn keeps(&self, address: &Address<'_>) -> bool {
+        let Address::One { entity, id } = address else {
+            return false;
+        };
+        let inline = |watch: &&SimWatch| !watch.queued && ENTITIES[watch.entity] == entity.as_str();
+        let mut watches = self.watches.iter().filter(inline);
+        watches.any(|watch| watch.cache.0.lock().contains_key(&*id.decode()))
     }
 
     /// Drops an id in this process' own caches.

@@ -37,11 +37,11 @@ impl World {
             let (node, mut hands) = process.parts(now);
             node.generation(now, generation, &mut hands);
             node.tick(now, &mut hands);
-            process.outbox.drain(usize::MAX, now, &mut process.wire);
             if process.node.beat_due() <= now && !blocked && !process.closing {
                 let plan = process.node.plan_beat(now, generation);
                 let _ = process.outbox.beat(&plan, false, now, &mut process.wire);
             }
+            process.outbox.drain(usize::MAX, now, &mut process.wire);
             for watch in process.watches.iter().filter(|watch| watch.queued) {
                 if watch.slow_until <= time {
                     while watch.feed.work() {}
@@ -95,12 +95,14 @@ impl World {
     pub(super) fn write(&mut self, host: usize, pid: u64) {
         let next = self.around(self.plan.write_every);
         self.after(next, Event::Write { host, pid });
-        if self.tally.writes >= self.plan.writes {
+        let closing = self.hosts[host].process.as_ref().is_some_and(|p| p.closing);
+        if closing || self.tally.writes >= self.plan.writes {
             return;
         }
         self.tally.writes += 1;
         let key = (self.rng.below(ENTITIES.len()), self.rng.below(IDS));
         match self.rng.below(100) {
+            40..43 if self.plan.orderly => self.direct(host, key),
             0..40 => self.direct(host, key),
             40..43 => self.everything(host, key),
             43..48 => self.batch(host, key.0),
@@ -190,7 +192,7 @@ impl World {
         });
         let Some(write) = write else { return };
         let commit = match self.rng.below(40) {
-            0 => self.rng.range(0, WRITE_LIMIT + 3 * SECOND),
+            0 if !self.plan.orderly => self.rng.range(0, WRITE_LIMIT + 3 * SECOND),
             _ => self.rng.range(0, 30 * MS),
         };
         self.after(commit, Event::Commit { host, pid, write });
@@ -212,7 +214,7 @@ impl World {
             self.store.due(key, version, self.now + limit);
         }
         let close = match self.rng.below(30) {
-            0 => self.rng.range(0, WRITE_LIMIT + 3 * SECOND),
+            0 if !self.plan.orderly => self.rng.range(0, WRITE_LIMIT + 3 * SECOND),
             _ => self.rng.range(0, 20 * MS),
         };
         self.after(close, Event::CloseGuard { host, pid, write });
@@ -239,12 +241,17 @@ impl World {
     }
 
     /// Goes down in order: says goodbye if that is true, and comes back.
-    pub(super) fn restart(&mut self, host: usize) {
+    pub(super) fn restart(&mut self, host: usize, pid: u64) {
         let said = self.with(host, |process, now| {
+            process.closing = true;
             let plan = process.node.plan_beat(now, process.generation);
             let bye = process.outbox.beat(&plan, true, now, &mut process.wire);
             bye.is_ok()
         });
+        if self.plan.orderly && said != Some(true) {
+            self.after(20 * MS, Event::Restart { host, pid });
+            return;
+        }
         self.tally.goodbyes += u64::from(said == Some(true));
         self.stop(host);
         let back = self.rng.range(100 * MS, 3 * SECOND);
@@ -352,6 +359,8 @@ impl World {
     pub(super) fn load_reads(&mut self, host: usize, load: u64) {
         let lag = match self.hosts[host].lag_until > self.now {
             true => self.hosts[host].lag,
+            // Replicas are never quite up to date.
+            false if self.rng.chance(10) && !self.plan.orderly => self.rng.range(0, 8 * SECOND),
             false => 5 * MS,
         };
         let Some(process) = &mut self.hosts[host].process else {

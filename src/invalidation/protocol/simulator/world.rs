@@ -46,6 +46,10 @@ pub(super) struct Plan {
     pub(super) fault_every: Time,
     /// The mean time between writes of one host.
     pub(super) write_every: Time,
+    /// Writers are quick, nobody asks for flushes, and who goes down waits for its guards.
+    pub(super) orderly: bool,
+    /// The time between orderly restarts of one host after the other; 0 for none.
+    pub(super) rolling_every: Time,
     pub(super) mutant: Option<Mutant>,
 }
 
@@ -110,6 +114,10 @@ pub(super) enum Event {
         host: usize,
     },
     Fault,
+    /// The next host is restarted in order.
+    Roll {
+        host: usize,
+    },
     Restart {
         host: usize,
         pid: u64,
@@ -243,6 +251,9 @@ impl World {
             let at = world.rng.range(0, SECOND);
             world.push(at, Event::Boot { host });
         }
+        if plan.rolling_every > 0 {
+            world.push(10 * SECOND, Event::Roll { host: 0 });
+        }
         if plan.fault_every > 0 {
             world.push(5 * SECOND, Event::Fault);
         }
@@ -351,7 +362,14 @@ impl World {
             }
             Event::Boot { host } => self.boot(host),
             Event::Fault => self.fault(),
-            Event::Restart { host, .. } => self.restart(host),
+            Event::Roll { host } => {
+                if let Some(pid) = self.hosts[host].process.as_ref().map(|p| p.pid) {
+                    self.after(0, Event::Restart { host, pid });
+                }
+                let host = (host + 1) % self.hosts.len();
+                self.after(self.plan.rolling_every, Event::Roll { host });
+            }
+            Event::Restart { host, pid } => self.restart(host, pid),
         }
     }
 
@@ -487,19 +505,25 @@ impl World {
             return;
         };
         let time = self.now;
-        self.with(host, |process, now| {
+        let kept = self.with(host, |process, now| {
+            let frame = Frame::decode(&packet.payload);
             if let Ok(Frame {
                 header,
                 body: Body::Beat(_),
-            }) = Frame::decode(&packet.payload)
+            }) = frame
             {
                 process.known.entry(header.incarnation).or_insert(time);
             }
+            let own = frame.is_ok_and(|frame| frame.header.incarnation == process.incarnation);
             let generation = process.generation;
             let (node, mut hands) = process.parts(now);
             node.generation(now, generation, &mut hands);
             node.message(now, &address, &packet.payload, &mut hands);
+            !own && process.keeps(&address)
         });
+        if kept == Some(true) {
+            self.fail(format!("host {host} did not apply {}", packet.subject));
+        }
     }
 
     fn connect(&mut self, host: usize, connection: u64) {
@@ -558,6 +582,10 @@ impl World {
             &place.by_hand,
         ));
         self.disconnect(host, 5 * MS);
+        if self.plan.fault_every > 0 {
+            let span = self.rng.range(SECOND, 4 * SECOND);
+            self.lose_some(host, span);
+        }
         self.after(1, Event::Poll { host, pid });
         self.after(20 * MS, Event::Look { host, pid });
         let write = self.around(self.plan.write_every);
@@ -610,6 +638,7 @@ impl Event {
             | Self::Connect { .. }
             | Self::Subscribe { .. }
             | Self::Boot { .. }
+            | Self::Roll { .. }
             | Self::Fault => None,
         }
     }
