@@ -3,12 +3,13 @@
 //! *Role.* The default when there is no server: the same semantics as over a wire, delivery apart
 //! from the publisher's thread included, so that code written against it keeps working over NATS.
 //!
-//! *Who takes part.* Publishers append to the queues of the subscriptions that match, under one
-//! short lock. One thread, started by the first subscription, takes a queue whole and delivers it
-//! without the lock, so that an inbox may publish, subscribe and unsubscribe.
+//! *Who takes part.* Publishers append to the lines of the subscriptions that match, under one
+//! short lock, so that all subscriptions see one order. Each subscription has a thread, which
+//! takes what its line holds and delivers it without a lock: an inbox may publish, subscribe and
+//! unsubscribe, and a slow one delays nobody else.
 //!
-//! *Bounds.* A subscription's queue holds a number of messages and of bytes; what comes beyond is
-//! dropped, newest first to go, and told as [`Event::Lost`] after the messages that preceded it.
+//! *Bounds.* A line holds a number of messages and of bytes; what comes beyond is dropped, the
+//! newest first, and told as [`Event::Lost`] after the messages that preceded it.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -70,46 +71,44 @@ struct Handle {
 #[derive(Debug)]
 struct Core {
     state: Mutex<State>,
-    work: Condvar,
     capacity: usize,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: Vec<Arc<Line>>,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
     lost: AtomicU64,
     panics: AtomicU64,
 }
 
-#[derive(Default)]
-struct State {
-    subscribers: Vec<Subscriber>,
-    next_id: u64,
-    /// Where the thread looks first, so that each inbox has its turn.
-    turn: usize,
-    running: bool,
+/// What waits for one inbox.
+#[derive(Debug)]
+struct Line {
+    pattern: Pattern,
+    /// Set before the subscription's end is through: no delivery begins after it.
+    ended: AtomicBool,
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    packets: VecDeque<Packet>,
+    bytes: usize,
+    lost: u64,
     closed: bool,
 }
 
-struct Subscriber {
-    id: u64,
-    pattern: Pattern,
-    ended: Arc<AtomicBool>,
-    /// Away while the thread delivers.
-    inbox: Option<Box<dyn Inbox>>,
-    queue: VecDeque<Packet>,
-    bytes: usize,
-    lost: u64,
-}
-
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Packet {
     subject: Arc<str>,
     payload: Arc<[u8]>,
-}
-
-/// What the thread takes away to deliver.
-struct Parcel {
-    id: u64,
-    ended: Arc<AtomicBool>,
-    inbox: Box<dyn Inbox>,
-    packets: VecDeque<Packet>,
-    lost: u64,
 }
 
 impl LocalBus {
@@ -122,10 +121,8 @@ impl LocalBus {
     pub fn with_capacity(messages: usize) -> Self {
         let core = Core {
             state: Mutex::default(),
-            work: Condvar::new(),
             capacity: messages.max(1),
-            lost: AtomicU64::new(0),
-            panics: AtomicU64::new(0),
+            counters: Arc::default(),
         };
         Self {
             handle: Arc::new(Handle {
@@ -162,34 +159,27 @@ impl Bus for LocalBus {
         if state.closed {
             return Err(SubscribeError::Closed);
         }
-        if !state.running {
-            let core = Arc::clone(core);
-            thread::Builder::new()
-                .name("afterwrite-local".into())
-                .spawn(move || core.run())
-                .map_err(|error| SubscribeError::Thread {
-                    reason: error.to_string(),
-                })?;
-            state.running = true;
-        }
-        let id = state.next_id;
-        state.next_id += 1;
-        let ended = Arc::new(AtomicBool::new(false));
-        state.subscribers.push(Subscriber {
-            id,
+        let line = Arc::new(Line {
             pattern: pattern.clone(),
-            ended: Arc::clone(&ended),
-            inbox: Some(inbox),
-            queue: VecDeque::new(),
-            bytes: 0,
-            lost: 0,
+            ended: AtomicBool::new(false),
+            queue: Mutex::default(),
+            work: Condvar::new(),
         });
+        let (own, counters) = (Arc::clone(&line), Arc::clone(&core.counters));
+        thread::Builder::new()
+            .name("afterwrite-local".into())
+            .spawn(move || own.run(inbox, &counters))
+            .map_err(|error| SubscribeError::Thread {
+                reason: error.to_string(),
+            })?;
+        state.lines.push(Arc::clone(&line));
         let core = Arc::downgrade(core);
         Ok(Subscription::new(move || {
-            ended.store(true, Ordering::Release);
-            let removed = core.upgrade().map(|core| core.state.lock().remove(id));
-            // Dropped here, after the lock: what an inbox owns may well call back into the bus.
-            drop(removed);
+            line.end();
+            if let Some(core) = core.upgrade() {
+                let mut state = core.state.lock();
+                state.lines.retain(|each| !Arc::ptr_eq(each, &line));
+            }
         }))
     }
 
@@ -206,10 +196,10 @@ impl Bus for LocalBus {
                 Link::Up
             },
             generation: self.generation(),
-            lost: core.lost.load(Ordering::Relaxed),
+            lost: core.counters.lost.load(Ordering::Relaxed),
             publish_denied: 0,
             subscribe_denied: 0,
-            inbox_panics: core.panics.load(Ordering::Relaxed),
+            inbox_panics: core.counters.panics.load(Ordering::Relaxed),
         }
     }
 
@@ -265,147 +255,88 @@ impl Publisher for LocalPublisher {
 
 impl Core {
     fn publish(&self, subject: Subject<'_>, payload: &[u8]) -> Result<(), PublishError> {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if state.closed {
             return Err(PublishError::Closed);
         }
         // Shared by all who get it, and made for the first of them only.
         let mut packet = None;
-        let size = subject.as_str().len() + payload.len();
-        for subscriber in &mut state.subscribers {
-            if !subscriber.pattern.matches(subject.as_str()) {
-                continue;
+        for line in &state.lines {
+            if line.pattern.matches(subject.as_str()) {
+                let packet = packet.get_or_insert_with(|| Packet {
+                    subject: subject.as_str().into(),
+                    payload: payload.into(),
+                });
+                line.push(packet, self.capacity, &self.counters);
             }
-            if subscriber.queue.len() >= self.capacity || subscriber.bytes + size > CAPACITY_BYTES {
-                subscriber.lost += 1;
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                continue;
-            }
-            let packet = packet.get_or_insert_with(|| Packet {
-                subject: subject.as_str().into(),
-                payload: payload.into(),
-            });
-            subscriber.bytes += size;
-            subscriber.queue.push_back(packet.clone());
-        }
-        drop(state);
-        if packet.is_some() {
-            self.work.notify_one();
         }
         Ok(())
     }
 
     fn close(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        for line in state.lines.drain(..) {
+            line.queue.lock().closed = true;
+            line.work.notify_one();
+        }
+    }
+}
+
+impl Line {
+    fn push(&self, packet: &Packet, capacity: usize, counters: &Counters) {
+        let size = packet.subject.len() + packet.payload.len();
+        let mut queue = self.queue.lock();
+        if queue.packets.len() >= capacity || queue.bytes + size > CAPACITY_BYTES {
+            queue.lost += 1;
+            counters.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        queue.bytes += size;
+        queue.packets.push_back(packet.clone());
+        drop(queue);
+        self.work.notify_one();
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.queue.lock().closed = true;
         self.work.notify_one();
     }
 
     /// The delivering thread.
-    fn run(&self) {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(mut parcel) = state.take_parcel() {
-                drop(state);
-                self.hand_out(&mut parcel);
-                state = self.state.lock();
-                let inbox = state.give_back(parcel);
-                if inbox.is_some() {
-                    drop(state);
-                    drop(inbox);
-                    state = self.state.lock();
-                }
-            } else if state.closed {
-                break;
-            } else {
-                self.work.wait(&mut state);
+    fn run(&self, mut inbox: Box<dyn Inbox>, counters: &Counters) {
+        let mut packets = VecDeque::new();
+        let mut closed = false;
+        while !closed {
+            let mut queue = self.queue.lock();
+            while queue.packets.is_empty() && queue.lost == 0 && !queue.closed {
+                self.work.wait(&mut queue);
+            }
+            // Losses happen while the line is full, so that all it holds came before them.
+            mem::swap(&mut packets, &mut queue.packets);
+            queue.bytes = 0;
+            let lost = mem::take(&mut queue.lost);
+            closed = queue.closed;
+            drop(queue);
+            for packet in packets.drain(..) {
+                let message = Delivery::Message {
+                    subject: &packet.subject,
+                    payload: &packet.payload,
+                };
+                self.hand(inbox.as_mut(), message, counters);
+            }
+            if lost > 0 {
+                let lost = Event::Lost { n: lost };
+                self.hand(inbox.as_mut(), Delivery::Event(&lost), counters);
             }
         }
-        let mut left = mem::take(&mut state.subscribers);
-        drop(state);
-        for subscriber in &mut left {
-            if let Some(inbox) = subscriber.inbox.as_deref_mut() {
-                self.hand(inbox, &subscriber.ended, Delivery::Event(&Event::Closed));
-            }
-        }
+        self.hand(inbox.as_mut(), Delivery::Event(&Event::Closed), counters);
     }
 
-    fn hand_out(&self, parcel: &mut Parcel) {
-        for packet in parcel.packets.drain(..) {
-            let message = Delivery::Message {
-                subject: &packet.subject,
-                payload: &packet.payload,
-            };
-            self.hand(parcel.inbox.as_mut(), &parcel.ended, message);
+    fn hand(&self, inbox: &mut dyn Inbox, delivery: Delivery<'_>, counters: &Counters) {
+        if !self.ended.load(Ordering::Acquire) && deliver(inbox, delivery) {
+            counters.panics.fetch_add(1, Ordering::Relaxed);
         }
-        if parcel.lost > 0 {
-            let lost = Event::Lost { n: parcel.lost };
-            self.hand(parcel.inbox.as_mut(), &parcel.ended, Delivery::Event(&lost));
-        }
-    }
-
-    fn hand(&self, inbox: &mut dyn Inbox, ended: &AtomicBool, delivery: Delivery<'_>) {
-        // Pairs with the store in the subscription's end: no delivery begins after it.
-        if !ended.load(Ordering::Acquire) && deliver(inbox, delivery) {
-            self.panics.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl State {
-    /// The next queue that holds something, its inbox and all.
-    fn take_parcel(&mut self) -> Option<Parcel> {
-        let count = self.subscribers.len();
-        for step in 0..count {
-            let index = (self.turn + step) % count;
-            let Some(subscriber) = self.subscribers.get_mut(index) else {
-                continue;
-            };
-            if subscriber.queue.is_empty() && subscriber.lost == 0 {
-                continue;
-            }
-            let Some(inbox) = subscriber.inbox.take() else {
-                continue;
-            };
-            self.turn = index + 1;
-            subscriber.bytes = 0;
-            return Some(Parcel {
-                id: subscriber.id,
-                ended: Arc::clone(&subscriber.ended),
-                inbox,
-                packets: mem::take(&mut subscriber.queue),
-                lost: mem::take(&mut subscriber.lost),
-            });
-        }
-        None
-    }
-
-    /// Puts an inbox back; returns it if its subscription has ended meanwhile.
-    fn give_back(&mut self, parcel: Parcel) -> Option<Box<dyn Inbox>> {
-        let mut subscribers = self.subscribers.iter_mut();
-        match subscribers.find(|subscriber| subscriber.id == parcel.id) {
-            Some(subscriber) => {
-                subscriber.inbox = Some(parcel.inbox);
-                if subscriber.queue.is_empty() {
-                    // Keep the room that has already been paid for.
-                    subscriber.queue = parcel.packets;
-                }
-                None
-            }
-            None => Some(parcel.inbox),
-        }
-    }
-
-    fn remove(&mut self, id: u64) -> Option<Subscriber> {
-        let index = self.subscribers.iter().position(|each| each.id == id)?;
-        Some(self.subscribers.swap_remove(index))
-    }
-}
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State")
-            .field("subscribers", &self.subscribers.len())
-            .field("closed", &self.closed)
-            .finish_non_exhaustive()
     }
 }

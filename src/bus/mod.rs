@@ -1,15 +1,15 @@
 //! The bus: the seam between invalidation and whatever carries its messages.
 //!
 //! *Role.* A [`Bus`] moves small messages between nodes and says what it knows of its own
-//! failings. [`LocalBus`] carries them inside a process, `NatsBus` over a NATS server,
-//! `ChaosNet` through a seeded network that loses, doubles, delays and cuts.
+//! failings. [`LocalBus`] carries them inside a process, [`NatsBus`] over a NATS server,
+//! [`ChaosNet`] through a seeded network that loses, doubles, delays and cuts.
 //!
 //! *Who takes part.* One [`Publisher`] for each task that sends; one [`Inbox`] for each
 //! [`Subscription`], called by the bus, one delivery at a time, in the order of arrival.
 //!
 //! *What a bus promises.* Every message that an inbox is shown was published to a subject that its
 //! pattern matches, unaltered. A publisher's messages reach an inbox in the order in which they
-//! were published, unless a reconnect lies between (a `ChaosNet` told to reorder breaks this
+//! were published, unless a reconnect lies between (a [`ChaosNet`] told to reorder breaks this
 //! on purpose). A message that is dropped on this side of the wire, because an inbox was slow, is
 //! told as [`Event::Lost`]. Publishing never waits.
 //!
@@ -21,12 +21,15 @@
 //!
 //! | | [`Publisher::publish`] | [`Bus::subscribe`] | the inbox runs on |
 //! |---|---|---|---|
-//! | [`LocalBus`] | short lock | short lock | the bus's own thread |
-//! | `NatsBus` | lock-free, allocates rarely | never waits | the bus's runtime |
-//! | `ChaosNet` | short lock | short lock | the thread that steps the network |
+//! | [`LocalBus`] | short locks | starts a thread | the subscription's own thread |
+//! | [`NatsBus`] | lock-free, allocates rarely | never waits | the bus's runtime |
+//! | [`ChaosBus`] | short lock | short lock | the thread that steps the network |
 //!
 
+mod chaos;
 mod local;
+#[cfg(feature = "nats")]
+mod nats;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,7 +37,11 @@ use std::task::{Context, Poll};
 
 use crate::invalidation::subject::{Pattern, Subject};
 
+pub use chaos::{ChaosBus, ChaosCounts, ChaosNet, Faults, Flow, NodeId, ServerId};
 pub use local::LocalBus;
+#[cfg(feature = "nats")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nats")))]
+pub use nats::{EventTap, NatsBuilder, NatsBus, NatsError};
 
 /// Something that carries messages between nodes. See the [module](self) for what it promises.
 ///

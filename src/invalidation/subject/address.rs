@@ -209,7 +209,11 @@ fn incarnation(digits: &str) -> Result<u64, SubjectError> {
     }
     match digits.len() {
         LEN => Ok(value),
-        at => Err(SubjectError::Empty { part: PART, at }),
+        len => Err(SubjectError::TooShort {
+            part: PART,
+            len,
+            min: LEN,
+        }),
     }
 }
 

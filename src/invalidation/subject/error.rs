@@ -58,6 +58,16 @@ pub enum SubjectError {
         /// The limit in bytes.
         max: usize,
     },
+    /// A part of fixed length is shorter than that.
+    #[error("{part} of {len} bytes is short of {min}")]
+    TooShort {
+        /// The part that is too short.
+        part: Part,
+        /// Its length in bytes.
+        len: usize,
+        /// What it should be, in bytes.
+        min: usize,
+    },
     /// A byte stands where this part cannot carry it.
     #[error("byte 0x{byte:02X} at {at} cannot stand in the {part}")]
     Byte {
@@ -123,7 +133,7 @@ impl SubjectError {
             Self::NotUtf8 { at } => Self::NotUtf8 { at: at + offset },
             Self::Reserved { at } => Self::Reserved { at: at + offset },
             Self::OtherPrefix { at } => Self::OtherPrefix { at: at + offset },
-            Self::TooLong { .. } => self,
+            Self::TooLong { .. } | Self::TooShort { .. } => self,
         }
     }
 }

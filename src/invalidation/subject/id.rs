@@ -250,15 +250,18 @@ impl<'a> Piece<'a> {
         }
         let first = escape(bytes, at)?;
         let width = match first {
-            0x00..=0x7f => 1,
+            0x00..=0x7f if is_plain(first) => {
+                return Err(SubjectError::NeedlessEscape { at, byte: first });
+            }
+            0x00..=0x7f => {
+                let text = Text::Escaped(char::from(first));
+                return Ok(Some(Self { text, end: at + 3 }));
+            }
             0xc2..=0xdf => 2,
             0xe0..=0xef => 3,
             0xf0..=0xf4 => 4,
             _ => return Err(SubjectError::NotUtf8 { at }),
         };
-        if width == 1 && is_plain(first) {
-            return Err(SubjectError::NeedlessEscape { at, byte: first });
-        }
         let mut utf8 = [first, 0, 0, 0];
         for (index, byte) in utf8.iter_mut().enumerate().take(width).skip(1) {
             let next = at + 3 * index;

@@ -1,0 +1,66 @@
+//! Where the bus's tasks run: on a thread of its own, or on the caller's runtime.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::watch;
+
+/// How long a closing bus tries to write out what was published, before its thread ends.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A runtime to spawn on. One of our own ends with its `Home`.
+#[derive(Debug)]
+pub(super) struct Home {
+    handle: Handle,
+    /// Dropping the last sender ends the thread of a runtime of our own.
+    keep: Option<watch::Sender<()>>,
+}
+
+impl Home {
+    /// The caller's runtime. It needs its I/O and time drivers.
+    pub(super) fn theirs(handle: Handle) -> Self {
+        Self { handle, keep: None }
+    }
+
+    /// A runtime on one thread: the client and the pumps hand over to each other without waking
+    /// another thread.
+    pub(super) fn ours() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (keep, mut kept) = watch::channel(());
+        thread::Builder::new()
+            .name("afterwrite-nats".into())
+            .spawn(move || {
+                // The value never changes: this returns when the last sender is gone.
+                runtime.block_on(async move { while kept.changed().await.is_ok() {} });
+                runtime.shutdown_background();
+            })?;
+        Ok(Self {
+            handle,
+            keep: Some(keep),
+        })
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Writes out what `client` holds and ends its connection, without waiting here. A runtime of
+    /// our own lives until that is done, for [`DRAIN`] at most.
+    pub(super) fn drain(&self, client: async_nats::Client) {
+        let keep = self.keep.clone();
+        self.handle.spawn(async move {
+            let drained = async {
+                // Draining alone may end the connection with some of it unwritten.
+                client.flush().await.ok();
+                client.drain().await.ok();
+                // The connection's task is gone when it takes no more commands.
+                while client.flush().await.is_ok() {}
+            };
+            tokio::time::timeout(DRAIN, drained).await.ok();
+            drop(keep);
+        });
+    }
+}
