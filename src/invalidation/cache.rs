@@ -8,8 +8,8 @@ use super::fence::Stamp;
 
 /// Something that keeps values by id and has to let go of them.
 ///
-/// Calls come under a fence's lock for the id, so that no load can store in between; they should
-/// drop and return. They may come from any thread. A panic is caught, and treated as [`Unfinished`].
+/// Calls may come from any thread, several at once. They hold up those who invalidate, and nobody
+/// else; they should drop and return. A panic is caught, and treated as [`Unfinished`].
 ///
 /// A closure is a `Cache` too:
 ///

@@ -8,6 +8,11 @@ pub mod fence;
 mod frame;
 mod outbox;
 mod protocol;
+mod settings;
 pub mod subject;
 pub mod target;
 mod watch;
+
+pub use frame::Incarnation;
+pub use settings::{Settings, SettingsError, TICK};
+pub use watch::Lag;

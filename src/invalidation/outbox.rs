@@ -23,12 +23,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use ahash::RandomState;
 
 use super::frame::Incarnation;
-use super::protocol::Micros;
+use super::protocol::{Micros, OwnMarks};
 use super::subject::{Entity, Id, IdRef, Prefix, Topic};
 use crate::bus::{PublishError, Publisher};
 
@@ -63,6 +62,26 @@ pub(crate) enum Handed {
 pub(crate) enum Refusal {
     Closed,
     TooManyEntities,
+    /// The server has refused what was sent for this entity, on this connection.
+    Denied,
+}
+
+/// Who hands something over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Giver {
+    Anyone,
+    /// The holder of an open guard, who is heard until the very end.
+    Guard,
+}
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Only open guards may still hand over.
+    Closing,
+    /// A goodbye was said, or never will be.
+    Ended,
 }
 
 /// How far [`Outbox::drain`] got.
@@ -143,6 +162,7 @@ enum Job {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     rules: OutboxRules,
+    own: Arc<OwnMarks>,
     incarnation: Incarnation,
     born: Micros,
     topics: Vec<Outgoing>,
@@ -152,7 +172,7 @@ pub(crate) struct Outbox {
     waiting: usize,
     /// Topics that have collapsed, in that order.
     collapsed: VecDeque<TopicId>,
-    closed: bool,
+    phase: Phase,
     subject: String,
     frame: Vec<u8>,
     /// The ids of a batch that is being gathered, and how many there are.
@@ -165,9 +185,16 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(rules: OutboxRules, incarnation: Incarnation, born: Micros) -> Self {
+    /// An outbox that counts in `own`, where the receiving half looks.
+    pub(crate) fn new(
+        rules: OutboxRules,
+        incarnation: Incarnation,
+        born: Micros,
+        own: Arc<OwnMarks>,
+    ) -> Self {
         Self {
             rules,
+            own,
             incarnation,
             born,
             topics: Vec::new(),
@@ -175,7 +202,7 @@ impl Outbox {
             queue: VecDeque::new(),
             waiting: 0,
             collapsed: VecDeque::new(),
-            closed: false,
+            phase: Phase::Open,
             subject: Topic::buffer(),
             frame: Vec::with_capacity(256),
             scratch: Vec::new(),
@@ -201,15 +228,19 @@ impl Outbox {
             return Err(self.refuse(Refusal::TooManyEntities));
         }
         let id = self.topics.len();
-        let subjects = self.rules.prefix.topic(entity);
-        self.topics.push(Outgoing::new(subjects));
+        let outgoing = Outgoing::new(self.rules.prefix.topic(entity));
+        self.own.insert(entity, outgoing.mark.clone());
+        self.topics.push(outgoing);
         self.by_entity.insert(entity.clone(), id);
         Ok(id)
     }
 
-    /// Where the receiving half reads how far this entity has got.
-    pub(crate) fn mark(&self, topic: TopicId) -> Arc<AtomicU64> {
-        self.topics[topic].mark.clone()
+    /// The highest number given out.
+    #[cfg(test)]
+    pub(crate) fn mark(&self, topic: TopicId) -> u64 {
+        self.topics[topic]
+            .mark
+            .load(std::sync::atomic::Ordering::SeqCst)
     }
 
     pub(crate) const fn counts(&self) -> OutboxCounts {
@@ -226,9 +257,46 @@ impl Outbox {
         self.max_payload = bytes;
     }
 
-    /// Refuses whatever comes from now on. What is queued stays.
+    /// Refuses what comes from now on, but for the holders of open guards. What is queued stays.
     pub(crate) fn close(&mut self) {
-        self.closed = true;
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// Refuses everything from now on.
+    pub(crate) fn end(&mut self) {
+        self.phase = Phase::Ended;
+        for topic in &mut self.topics {
+            topic.give_up();
+        }
+    }
+
+    /// The server refuses what is sent for this entity.
+    pub(crate) fn deny(&mut self, entity: &str) {
+        if let Some(&topic) = self.by_entity.get(entity) {
+            self.topics[topic].denied = true;
+        }
+    }
+
+    /// Another connection: what was denied may be allowed.
+    pub(crate) fn allow(&mut self) {
+        for topic in &mut self.topics {
+            topic.denied = false;
+        }
+    }
+
+    /// Whether this may be handed over now.
+    fn admit(&mut self, topic: TopicId, giver: Giver) -> Result<(), Refusal> {
+        match (self.phase, giver) {
+            (Phase::Open, _) | (Phase::Closing, Giver::Guard) => {}
+            (Phase::Closing, Giver::Anyone) => return Err(Refusal::Closed),
+            (Phase::Ended, _) => return Err(self.refuse(Refusal::Closed)),
+        }
+        if self.topics[topic].denied {
+            return Err(self.refuse(Refusal::Denied));
+        }
+        Ok(())
     }
 
     /// After a fork: the same entities, numbered from 1 again.
@@ -237,6 +305,7 @@ impl Outbox {
         self.born = born;
         for topic in &mut self.topics {
             topic.restart();
+            self.own.insert(topic.subjects.entity(), topic.mark.clone());
         }
     }
 
@@ -253,12 +322,11 @@ impl Outbox {
         id: IdRef<'_>,
         position: Option<u64>,
         ticket: Option<Arc<Ticket>>,
+        giver: Giver,
         now: Micros,
         wire: &mut dyn Publisher,
     ) -> Result<Handed, Refusal> {
-        if self.closed {
-            return Err(self.refuse(Refusal::Closed));
-        }
+        self.admit(topic, giver)?;
         if self.is_idle() {
             match self.send_one(topic, id, position, ticket.clone(), now, wire) {
                 Ok(()) => return Ok(Handed::Sent),
@@ -283,9 +351,7 @@ impl Outbox {
         now: Micros,
         wire: &mut dyn Publisher,
     ) -> Result<Handed, Refusal> {
-        if self.closed {
-            return Err(self.refuse(Refusal::Closed));
-        }
+        self.admit(topic, Giver::Anyone)?;
         let mut ids = ids.into_iter().peekable();
         let mut left = VecDeque::new();
         while self.is_idle()
@@ -336,9 +402,7 @@ impl Outbox {
         now: Micros,
         wire: &mut dyn Publisher,
     ) -> Result<Handed, Refusal> {
-        if self.closed {
-            return Err(self.refuse(Refusal::Closed));
-        }
+        self.admit(topic, Giver::Anyone)?;
         let idle = self.is_idle();
         self.collapse(topic, position, None);
         if idle {

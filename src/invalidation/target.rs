@@ -68,6 +68,19 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Becomes the driver of a cache whose process is alone: `Standalone`.
+    pub(crate) fn attach_alone(&self) -> Result<Driver, AlreadyDriven> {
+        if self.fence.attach_alone() {
+            Ok(Driver {
+                target: self.clone(),
+            })
+        } else {
+            Err(AlreadyDriven)
+        }
+    }
+}
+
 impl<C: Cache> From<C> for Target {
     fn from(cache: C) -> Self {
         Self::new(cache)
@@ -100,7 +113,7 @@ pub struct Driver {
 impl Driver {
     /// Drops one id; with a position, loads for it have to have seen that position from now on.
     ///
-    /// May block while a store on the same stripe is under way.
+    /// May block while a store on the same lock is under way.
     ///
     /// # Errors
     ///

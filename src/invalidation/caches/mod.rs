@@ -25,5 +25,18 @@
 //! already holds is taken back.
 
 mod bounded_map;
+#[cfg(feature = "foyer")]
+mod foyer;
+#[cfg(feature = "moka")]
+mod moka;
+#[cfg(feature = "quick_cache")]
+mod quick_cache;
 
 pub use bounded_map::BoundedMap;
+
+#[cfg(feature = "foyer")]
+pub use self::foyer::Foyer;
+#[cfg(feature = "moka")]
+pub use self::moka::{Moka, MokaFuture};
+#[cfg(feature = "quick_cache")]
+pub use self::quick_cache::QuickCache;

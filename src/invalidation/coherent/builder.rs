@@ -11,12 +11,12 @@ use crate::invalidation::fence::{Fence, nanos};
 /// ```
 /// use std::time::Duration;
 /// use afterwrite::invalidation::caches::BoundedMap;
-/// use afterwrite::invalidation::coherent::Coherent;
+/// use afterwrite::invalidation::coherent::Builder;
 ///
-/// let prices = Coherent::<BoundedMap<u64>>::builder()
+/// let prices = Builder::new()
 ///     .loads(16)
 ///     .max_age(Duration::from_secs(60))
-///     .build(BoundedMap::new(10_000));
+///     .build(BoundedMap::<u64>::new(10_000));
 /// # drop(prices);
 /// ```
 #[derive(Debug, Clone)]
@@ -30,7 +30,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) const fn new() -> Self {
+    /// The defaults.
+    pub const fn new() -> Self {
         Self {
             loads: 64,
             waiting: 10_000,
@@ -88,5 +89,11 @@ impl Builder {
             None => fence,
         };
         Coherent::assemble(store, fence, self.loads, self.waiting, nanos(self.ramp))
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -137,7 +137,7 @@ impl<V> Flight<V> {
         match &self.state.lock().phase {
             Phase::Queued => true,
             Phase::Loading(mark) | Phase::Landed(mark, _) => {
-                mark.same(arrived) || planted("join_older_flight")
+                mark.same(arrived) || planted("coherent_join_older_flight")
             }
             Phase::Abandoned => false,
         }
@@ -152,6 +152,9 @@ impl<V> Flight<V> {
             }
             mem::take(&mut state.wakers)
         };
+        if planted("coherent_end_silently") {
+            return;
+        }
         // Outside the lock: a waker is foreign code.
         for waker in wakers.into_iter().flatten() {
             waker.wake();

@@ -14,8 +14,8 @@
 //! while a loader runs.
 //!
 //! # Why no caller gets what is older than an invalidation it came after
-//! - *From the cache*: an invalidation removes under the lock under which a store checks; a
-//!   flush makes older stamps worthless. See the fence.
+//! - *From the cache*: an invalidation raises the version under the lock under which a store checks,
+//!   and then removes; a flush makes older stamps worthless. See the fence.
 //! - *From a flight*: a caller joins only if nothing was dropped between the beginning of the
 //!   read and its own arrival, or if the read has not begun.
 //! - *From its own load*: it begins after the caller came.
@@ -113,15 +113,9 @@ pub struct CoherentStats {
 }
 
 impl<C: Store> Coherent<C> {
-    /// Wraps an empty cache, with the defaults of [`Builder`].
+    /// Wraps an empty cache, with the defaults of [`Builder`], which sets limits and ages.
     pub fn new(store: C) -> Self {
         Builder::new().build(store)
-    }
-
-    /// To set limits and ages first.
-    #[must_use]
-    pub fn builder() -> Builder {
-        Builder::new()
     }
 
     fn assemble(store: C, fence: Fence, loads: usize, waiting: usize, ramp: u64) -> Self {
@@ -153,7 +147,8 @@ impl<C: Store> Coherent<C> {
     /// Callers that miss the same id at the same time share one load, but a caller who came after an
     /// invalidation never shares one whose read began before it. The answer is stored unless the id
     /// or everything was invalidated meanwhile; `Ok(None)`, no such value, is stored alike. A
-    /// loader that reads a replica says what it had seen: see [`Loaded`].
+    /// loader that reads a replica says what it had seen: see [`Loaded`]. What a replica answers that
+    /// lags behind an invalidation is the callers' answer, and is not stored.
     ///
     /// `loader` runs at most once, and not at all if the value is there or another caller loads it.
     /// At most [`Builder::loads`] run at once. Cancel-safe: if the caller whose loader runs
@@ -239,7 +234,7 @@ impl<C: Store> Coherent<C> {
     /// same when it emits, and tells the others.
     ///
     /// A cache that fails to remove makes everything older bypassed. May block while a store on
-    /// the same stripe is under way.
+    /// the same lock is under way.
     pub fn invalidate(&self, id: &str) {
         let removed = self
             .inner

@@ -53,7 +53,7 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 
 #[test]
 fn i7_suspect_serves_loads_for_a_lease_and_coalesces_them() {
-    let (users, now) = by_hand(Coherent::<BoundedMap<u32>>::builder());
+    let (users, now) = by_hand(Builder::new());
     let driver = Target::from(&users)
         .attach(Duration::from_nanos(100))
         .unwrap();
@@ -79,7 +79,7 @@ fn i7_suspect_serves_loads_for_a_lease_and_coalesces_them() {
 #[test]
 fn i6_max_age_runs_from_the_beginning_of_the_load() {
     let age = Duration::from_nanos(100);
-    let (users, now) = by_hand(Coherent::<BoundedMap<u32>>::builder().max_age(age));
+    let (users, now) = by_hand(Builder::new().max_age(age));
     let answer = users.get_or_load_blocking("1", || {
         now.fetch_add(60, SeqCst);
         Ok::<_, Infallible>(Some(1))
@@ -94,11 +94,7 @@ fn i6_max_age_runs_from_the_beginning_of_the_load() {
 #[test]
 fn after_a_flush_the_limit_grows_from_an_eighth_to_the_full_one() {
     let ramp = Duration::from_nanos(1_000);
-    let (users, now) = by_hand(
-        Coherent::<BoundedMap<u32>>::builder()
-            .loads(16)
-            .refill_over(ramp),
-    );
+    let (users, now) = by_hand(Builder::new().loads(16).refill_over(ramp));
     let open = AtomicUsize::new(0);
     let begun = AtomicUsize::new(0);
     let ids: Vec<_> = (0..32).map(|id: u32| id.to_string()).collect();
@@ -162,7 +158,7 @@ fn the_ramp_is_another_one_on_each_node_and_for_each_flush() {
 
 #[test]
 fn a_cancelled_turn_is_passed_on() {
-    let (users, _) = by_hand(Coherent::<BoundedMap<u32>>::builder().loads(1));
+    let (users, _) = by_hand(Builder::new().loads(1));
     let open = AtomicUsize::new(0);
     let mut first = Box::pin(users.get_or_load("1", || gated(&open, 1)));
     assert!(poll(first.as_mut()).is_pending());
@@ -192,7 +188,7 @@ fn a_cancelled_turn_is_passed_on() {
 
 #[test]
 fn a_cancelled_waiter_leaves_nothing_behind_in_the_flight() {
-    let (users, _) = by_hand(Coherent::<BoundedMap<u32>>::builder());
+    let (users, _) = by_hand(Builder::new());
     let open = AtomicUsize::new(0);
     let mut lead = pin!(users.get_or_load("1", || gated(&open, 1)));
     assert!(poll(lead.as_mut()).is_pending());
@@ -215,7 +211,7 @@ fn a_cancelled_waiter_leaves_nothing_behind_in_the_flight() {
 
 #[test]
 fn callers_queued_for_a_permit_share_a_read_that_has_not_begun() {
-    let (users, _) = by_hand(Coherent::<BoundedMap<u32>>::builder().loads(1));
+    let (users, _) = by_hand(Builder::new().loads(1));
     let open = AtomicUsize::new(0);
     let mut busy = Box::pin(users.get_or_load("busy", || gated(&open, 0)));
     assert!(poll(busy.as_mut()).is_pending());

@@ -18,15 +18,16 @@
 //!
 //!  token:  read word and version                          no lock
 //!  store:  lock stripe; word and version as in the token? insert : refuse; unlock
-//!  drop:   lock stripe; version + 1; remove; unlock
+//!  drop:   lock stripe; version + 1; unlock; remove
 //!  flush:  epoch + 1; lock and unlock every stripe; clear
 //!  hit:    get the entry; read word; same epoch (and young enough)? serve : treat as absent
 //! ```
 //!
 //! # Why it holds
-//! 1. *Store against drop of one id.* Both hold the stripe's lock. If the drop is first, the store
+//! 1. *Store against drop of one id.* Both take the stripe's lock. If the drop is first, the store
 //!    sees the higher version (the lock's release and acquire order the two) and refuses. If the
-//!    store is first, the drop removes what it put there.
+//!    store is first, its insertion is complete when the drop removes. The removal itself needs no
+//!    lock: at worst it takes away a newer value, stored by a load that began after the drop.
 //! 2. *Token against drop.* A token that reads the version before it is raised is refused at its
 //!    store by 1. One that reads it raised (Acquire, its partner is the Release store of the drop)
 //!    was taken after the drop began, so its load began after the commit that the drop tells of.
@@ -41,6 +42,7 @@
 //! with the removal.
 
 mod clock;
+mod planted;
 mod refused;
 mod stripe;
 #[cfg(test)]
@@ -50,7 +52,7 @@ mod transitions;
 mod word;
 
 use std::fmt;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -61,12 +63,13 @@ pub use token::{Stamp, Token, View};
 pub use word::Coherence;
 
 pub(crate) use clock::{Clock, nanos};
+pub(crate) use planted::planted;
 pub(crate) use token::Mark;
 
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
+use planted::unless;
 use refused::Counts;
 use stripe::{STRIPES, Stripe};
-pub(crate) use transitions::planted;
 use word::{CAPPED, Word};
 
 /// Keeps loads that began before an invalidation out of a cache. See the [module](self).
@@ -74,7 +77,7 @@ use word::{CAPPED, Word};
 /// It holds no values itself and works beside any cache. [`Coherent`](super::coherent::Coherent)
 /// joins one to a cache and loads through it, which is what most callers want.
 ///
-/// About 48 KiB, allocated once.
+/// About 40 KiB, allocated once.
 ///
 /// ```
 /// use std::{collections::HashMap, sync::Mutex};
@@ -163,7 +166,7 @@ impl Fence {
     #[must_use]
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
         self.own_max_age = nanos(max_age);
-        self.word.fetch_or(CAPPED, AcqRel);
+        self.word.fetch_or(CAPPED, Relaxed);
         self
     }
 
@@ -211,10 +214,10 @@ impl Fence {
         }
     }
 
-    /// Drops one id: raises its version, then runs `remove`, both under the id's lock.
+    /// Drops one id: raises its version under the id's lock, then runs `remove` without it.
     ///
-    /// Call it once the change is committed. May block while a store or another drop holds the same
-    /// lock. From inside a callback of a fence it never waits: where it would have to, it raises the
+    /// Call it once the change is committed. May block while a store on the same lock is under way.
+    /// From inside the callback of a store it never waits: where it would have to, it raises the
     /// epoch instead, which makes every older entry worthless.
     pub fn invalidate<R>(&self, id: &str, remove: impl FnOnce() -> R) -> R {
         self.drop_one(id, None, remove)
@@ -229,8 +232,8 @@ impl Fence {
     /// Drops everything: raises the epoch, waits for stores under way, runs `clear`.
     ///
     /// Loads that began earlier are not stored any more. While a coherent fence clears it reads
-    /// `Suspect`. May block for as long as the slowest store under way. From inside a callback of a
-    /// fence it does not wait for stores under way: what those insert still has an old stamp.
+    /// `Suspect`. May block for as long as the slowest store under way. From inside the callback of a
+    /// store or flush it does not wait for stores under way: what those insert has an old stamp.
     pub fn flush<R>(&self, clear: impl FnOnce() -> R) -> R {
         self.flush_with(None, || (clear(), true)).0
     }
@@ -243,7 +246,7 @@ impl Fence {
 
     #[inline(always)]
     fn word(&self) -> Word {
-        Word(self.word.load(Acquire))
+        Word(self.word.load(unless("fence_word_acquire", Acquire)))
     }
 
     /// Makes every entry older than this call worthless, and changes nothing else. Lock-free.
@@ -268,7 +271,9 @@ impl Fence {
             stripe,
             epoch: self.word().epoch(),
             // Acquire: its partner is the Release store in `drop_one`.
-            version: self.stripes[stripe].version.load(Acquire),
+            version: self.stripes[stripe]
+                .version
+                .load(unless("fence_version_acquire", Acquire)),
             began: self.clock.now(),
         }
     }
@@ -291,7 +296,7 @@ impl Fence {
         if let Err(refused) = self.admits(mark, stripe, &held, view) {
             return Err(self.counts.refused(refused));
         }
-        let held = (!planted("check_then_insert")).then_some(held);
+        let held = (!planted("fence_check_then_insert")).then_some(held);
         let stored = insert(Stamp {
             epoch: mark.epoch,
             began: mark.began,
@@ -341,7 +346,7 @@ impl Fence {
         let settles = self.settles_from_now();
         self.counts.dropped();
         let Some(mut held) = stripe.enter() else {
-            // Inside a callback, and the lock is taken. The epoch does more than the version would:
+            // Inside a store's callback, and the lock is taken. The epoch does more than the version would:
             // it makes every token and every entry old, and needs no lock.
             self.settles.fetch_max(settles, Relaxed);
             self.raise_floor(position.unwrap_or(0));
@@ -355,10 +360,10 @@ impl Fence {
         }
         let version = stripe.version.load(Relaxed);
         // Release: its partner is the Acquire load in `mark`.
-        stripe.version.store(version.wrapping_add(1), Release);
-        let removed = remove();
+        let order = unless("fence_version_release", Release);
+        stripe.version.store(version.wrapping_add(1), order);
         drop(held);
-        removed
+        remove()
     }
 
     fn settles_from_now(&self) -> u64 {
@@ -370,7 +375,8 @@ impl Fence {
 
     /// Asks, of all ids, for a view that has reached `position`.
     pub(crate) fn raise_floor(&self, position: u64) {
-        self.floor.fetch_max(position, AcqRel);
+        // Relaxed: a flush publishes it with its epoch; alone it only has to come through some time.
+        self.floor.fetch_max(position, Relaxed);
     }
 }
 

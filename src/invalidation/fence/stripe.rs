@@ -1,13 +1,13 @@
 //! Striped locks, and the one rule that keeps callbacks from deadlocking on them.
 //!
-//! Role: an id hashes to a stripe. Whoever changes the cache at that id, a store or a drop, does it
-//! under the stripe's lock, so that one of the two sees what the other did.
+//! Role: an id hashes to a stripe. A store checks and inserts under the stripe's lock, a drop raises
+//! the version under it, so that one of the two sees what the other did.
 //!
-//! The user's code runs under that lock: a cache's insert, an eviction listener, a closure that
-//! watches. It may call the library again, on this fence or on another. A thread that already is
-//! inside such a call therefore never *waits* for a stripe: it tries, and on failure the caller
-//! falls back to something that needs no lock (a drop raises the epoch, a store is refused). No
-//! thread waits while it holds, so there is no cycle to wait in.
+//! The user's code runs under that lock: a cache's insert, an eviction listener. It may call the
+//! library again, on this fence or on another. A thread that already is inside such a call therefore
+//! never *waits* for a stripe: it tries, and on failure the caller falls back to something that needs
+//! no lock (a drop raises the epoch, a store is refused). No thread waits while it holds, so there is
+//! no cycle to wait in.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};

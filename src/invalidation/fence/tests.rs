@@ -240,7 +240,15 @@ fn inside_a_callback_nothing_waits_and_nothing_is_lost() {
         .find(|id| fence.stripe_of(id) != fence.stripe_of("a"))
         .unwrap();
     let epoch = fence.epoch();
-    fence.invalidate("a", || fence.invalidate(&free, || ()));
+    let nested = fence
+        .token("a")
+        .store_seen(View::Primary, |_| fence.invalidate(&free, || ()));
+    assert_eq!(nested, Ok(()));
+    // What removes holds no lock at all.
+    fence.invalidate("a", || fence.invalidate("a", || ()));
+    let stored = fence.invalidate("a", || fence.token("a").store(|_| ()));
+    assert_eq!(stored, Err(Refused::Unstated { required: 5 }));
+    assert_eq!(fence.stats().refused_nested, 1);
     assert_eq!(fence.epoch(), epoch);
     fence.flush(|| fence.flush(|| fence.invalidate("a", || ())));
 }
@@ -249,7 +257,7 @@ fn inside_a_callback_nothing_waits_and_nothing_is_lost() {
 fn a_panicking_callback_leaves_the_lock_free() {
     let fence = Fence::new();
     let thrown = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        fence.invalidate("a", || panic!("a cache's own"));
+        let _ = fence.token("a").store(|_| panic!("a cache's own"));
     }));
     assert!(thrown.is_err());
     assert!(!stripe::inside());

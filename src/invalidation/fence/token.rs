@@ -38,7 +38,7 @@ impl Token<'_> {
     /// drops of the ids that share the lock, one in 1,024. Its [`Stamp`] has to be kept
     /// with the value and shown to [`Fence::serves`] on each hit.
     ///
-    /// May block for as long as another insertion or drop on the same lock lasts.
+    /// May block for as long as another insertion on the same lock lasts.
     ///
     /// # Errors
     ///

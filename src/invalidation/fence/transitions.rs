@@ -17,9 +17,10 @@
 //! when it ends: what was loaded in doubt may have been read before a drop that never came.
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
+use super::planted::{planted, unless};
 use super::stripe::{self, Inside};
 use super::word::{CAPPED, Coherence, Word};
 use super::{Fence, nanos};
@@ -28,14 +29,18 @@ use crate::sync::MutexGuard;
 impl Fence {
     /// A new epoch, in the state that `state` makes of the present word. Returns the new word.
     pub(super) fn raise_epoch(&self, state: impl Fn(Word) -> Coherence) -> Word {
+        // Release: whoever reads the new epoch (Acquire, in `word`) sees the commit that it tells of,
+        // and the floor and settling time set before.
+        let publish = unless("fence_raise_release", Release);
+        // Acquire, as in `word`: a recovery that comes after a doubt sees what the doubter had seen,
+        // and clears after it.
+        let reread = unless("fence_raise_reread", Acquire);
         let mut word = self.word();
         loop {
             let next = word.next(state(word));
-            // AcqRel: Release publishes what was set before (floor, settling) to whoever reads the
-            // new epoch; Acquire keeps the passing of the stripes behind it.
             match self
                 .word
-                .compare_exchange_weak(word.0, next.0, AcqRel, Acquire)
+                .compare_exchange_weak(word.0, next.0, publish, reread)
             {
                 Ok(_) => return next,
                 Err(seen) => word = Word(seen),
@@ -45,7 +50,12 @@ impl Fence {
 
     /// Takes the fence for one driver: `false` if it has one.
     pub(crate) fn attach(&self, lease: Duration) -> bool {
-        if self.driven.swap(true, AcqRel) {
+        // Acquire: its partner is the Release store of the last driver's `detach`, so that this lease
+        // comes after that one's.
+        if self
+            .driven
+            .swap(true, unless("fence_attach_acquire", Acquire))
+        {
             return false;
         }
         self.lease.store(nanos(lease), Relaxed);
@@ -53,10 +63,23 @@ impl Fence {
         true
     }
 
+    /// As [`attach`](Self::attach), for a driver that hears nobody else.
+    pub(crate) fn attach_alone(&self) -> bool {
+        if self
+            .driven
+            .swap(true, unless("fence_attach_acquire", Acquire))
+        {
+            return false;
+        }
+        self.raise_epoch(|_| Coherence::Standalone);
+        true
+    }
+
     /// The driver is gone: nothing arrives any more, so nothing lasts longer than a lease.
     pub(crate) fn detach(&self) {
         self.raise_epoch(|_| Coherence::Suspect);
-        self.driven.store(false, Release);
+        self.driven
+            .store(false, unless("fence_detach_release", Release));
     }
 
     /// Something may have been missed.
@@ -71,7 +94,7 @@ impl Fence {
     pub(crate) fn recover(&self, floor: Option<u64>, clear: impl FnOnce() -> bool) -> bool {
         let _serial = self.serialise();
         self.raise_marks(floor);
-        let during = if planted("no_epoch_on_leaving") {
+        let during = if planted("fence_no_epoch_on_leaving") {
             self.word()
         } else {
             self.raise_epoch(Word::state)
@@ -112,10 +135,10 @@ impl Fence {
         let age = max_age.map_or(u64::MAX, nanos);
         self.driven_max_age.store(age, Relaxed);
         if age.min(self.own_max_age) < u64::MAX {
-            // Release: whoever sees the bit sees the age.
-            self.word.fetch_or(CAPPED, AcqRel);
+            // Relaxed: a hit that sees the bit first and the age a moment later serves as before.
+            self.word.fetch_or(CAPPED, Relaxed);
         } else {
-            self.word.fetch_and(!CAPPED, AcqRel);
+            self.word.fetch_and(!CAPPED, Relaxed);
         }
     }
 
@@ -138,7 +161,7 @@ impl Fence {
     /// Waits for the stores that checked the old epoch. Inside a callback this thread may hold one
     /// of the locks itself; what is inserted late then has an old stamp and is never served.
     fn pass_stripes(&self) {
-        if stripe::inside() || planted("no_stripes") {
+        if stripe::inside() || planted("fence_no_stripes") {
             return;
         }
         for stripe in &self.stripes {
@@ -151,9 +174,11 @@ impl Fence {
         let mut word = during;
         loop {
             let coherent = word.with(Coherence::Coherent);
+            // Release: whoever reads `Coherent` (Acquire, in `word`) finds the cache cleared.
+            let publish = unless("fence_restore_release", Release);
             match self
                 .word
-                .compare_exchange(word.0, coherent.0, AcqRel, Acquire)
+                .compare_exchange(word.0, coherent.0, publish, Relaxed)
             {
                 Ok(_) => return true,
                 // Only the age limit has changed.
@@ -168,14 +193,4 @@ impl Fence {
 fn run<R>(clear: impl FnOnce() -> R) -> R {
     let _inside = Inside::enter();
     clear()
-}
-
-/// Whether a model has planted this fault.
-pub(crate) fn planted(_fault: &str) -> bool {
-    #[cfg(afterwrite_loom)]
-    return crate::sync::mutant(_fault);
-    #[cfg(all(test, not(afterwrite_loom)))]
-    return crate::invalidation::protocol::planted(_fault);
-    #[cfg(not(any(test, afterwrite_loom)))]
-    false
 }

@@ -4,7 +4,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::topic::{Outcome, Ticket};
+use super::topic::{Awaited, Outcome, Ticket};
 use super::{MAX_BATCH, NoBeat, Outbox, TopicId};
 use crate::bus::{PublishError, Publisher};
 use crate::invalidation::frame::{
@@ -35,7 +35,11 @@ impl Outbox {
         if let Some(ticket) = &ticket {
             // Before it is sent: it may be back before this call ends.
             let awaited = &mut self.topics[topic].awaited;
-            awaited.push_back((number, ticket.clone()));
+            awaited.push_back(Awaited {
+                number,
+                at: now,
+                ticket: ticket.clone(),
+            });
         }
         let sent = self.send(topic, To::One(id), number, position, now, wire);
         if sent.is_ok()
@@ -45,10 +49,10 @@ impl Outbox {
             ticket.resolve(Outcome::Returned);
         }
         if sent.is_err()
-            && let Some((_, ticket)) = ticket.and(self.topics[topic].awaited.pop_back())
+            && let Some(last) = ticket.and_then(|_| self.topics[topic].awaited.pop_back())
             && sent != Err(PublishError::Full)
         {
-            ticket.resolve(Outcome::Unknown);
+            last.ticket.resolve(Outcome::Unknown);
         }
         sent
     }
@@ -64,9 +68,11 @@ impl Outbox {
         let position = outgoing.all_position;
         let riders = outgoing.riders.len();
         let waiting = outgoing.riders.iter().cloned();
-        outgoing
-            .awaited
-            .extend(waiting.map(|ticket| (number, ticket)));
+        outgoing.awaited.extend(waiting.map(|ticket| Awaited {
+            number,
+            at: now,
+            ticket,
+        }));
         let sent = self.send(topic, To::All, number, position, now, wire);
         let outgoing = &mut self.topics[topic];
         if sent == Err(PublishError::Full) {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{NoBeat, Outbox, TopicId};
 use crate::invalidation::protocol::Micros;
-use crate::invalidation::subject::Topic;
+use crate::invalidation::subject::{Entity, Topic};
 
 /// Names one open guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,14 +26,25 @@ pub(super) struct Outgoing {
     pub(super) position: Option<u64>,
     /// Whether an "all" waits.
     pub(super) collapsed: bool,
+    /// Whether the server refused a frame of this entity, on this connection.
+    pub(super) denied: bool,
     /// The highest position that the waiting "all" stands for.
     pub(super) all_position: Option<u64>,
     /// Who waits for the "all".
     pub(super) riders: Vec<Arc<Ticket>>,
     /// Who waits for a number to come back, in order.
-    pub(super) awaited: VecDeque<(u64, Arc<Ticket>)>,
+    pub(super) awaited: VecDeque<Awaited>,
     /// Open guards and since when, oldest first.
     guards: BTreeMap<GuardId, Micros>,
+}
+
+/// A numbered frame that somebody waits for.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    pub(super) number: u64,
+    /// When it was numbered.
+    pub(super) at: Micros,
+    pub(super) ticket: Arc<Ticket>,
 }
 
 impl Outgoing {
@@ -43,6 +54,7 @@ impl Outgoing {
             mark: Arc::default(),
             position: None,
             collapsed: false,
+            denied: false,
             all_position: None,
             riders: Vec::new(),
             awaited: VecDeque::new(),
@@ -53,7 +65,13 @@ impl Outgoing {
     /// Numbered from 1 again, with a mark of its own.
     pub(super) fn restart(&mut self) {
         self.mark = Arc::new(AtomicU64::new(0));
-        for (_, ticket) in self.awaited.drain(..) {
+        self.give_up();
+    }
+
+    /// Nobody will hear of what is under way.
+    pub(super) fn give_up(&mut self) {
+        let awaited = self.awaited.drain(..).map(|awaited| awaited.ticket);
+        for ticket in awaited.chain(self.riders.drain(..)) {
             ticket.resolve(Outcome::Unknown);
         }
     }
@@ -79,8 +97,17 @@ impl Outbox {
         self.topics[topic].guards.remove(&guard);
     }
 
+    /// The entities emitted for, and whether writes of each have been under way for too long.
+    pub(crate) fn unsettled_entities(&self, now: Micros) -> impl Iterator<Item = (&Entity, bool)> {
+        let limit = self.rules.write_limit;
+        self.topics.iter().map(move |topic| {
+            let unsettled = topic.unsettled(now, limit) > 0;
+            (topic.subjects.entity(), unsettled)
+        })
+    }
+
     /// Whether a write is under way anywhere.
-    pub(super) fn has_guards(&self) -> bool {
+    pub(crate) fn has_guards(&self) -> bool {
         self.topics.iter().any(|topic| !topic.guards.is_empty())
     }
 
@@ -104,8 +131,8 @@ impl Outbox {
             return;
         };
         let awaited = &mut self.topics[topic].awaited;
-        while let Some((number, ticket)) = awaited.pop_front_if(|(number, _)| *number <= sequence) {
-            ticket.resolve(match number {
+        while let Some(first) = awaited.pop_front_if(|first| first.number <= sequence) {
+            first.ticket.resolve(match first.number {
                 number if number == sequence => Outcome::Returned,
                 // Its successor was faster than it could have been.
                 _ => Outcome::Unknown,
@@ -113,11 +140,11 @@ impl Outbox {
         }
     }
 
-    /// The connection was lost: nobody knows of the frames that were under way.
-    pub(crate) fn abandon(&mut self) {
+    /// What was numbered before then has come back by now, or never will.
+    pub(crate) fn expire(&mut self, before: Micros) {
         for topic in &mut self.topics {
-            for (_, ticket) in topic.awaited.drain(..) {
-                ticket.resolve(Outcome::Unknown);
+            while let Some(first) = topic.awaited.pop_front_if(|first| first.at < before) {
+                first.ticket.resolve(Outcome::Unknown);
             }
         }
     }

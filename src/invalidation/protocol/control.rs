@@ -65,6 +65,11 @@ impl Node {
         self.beat_due = self.beat_due.min(soonest.max(now));
     }
 
+    /// A beat that was planned could not be sent: another is due.
+    pub(crate) fn retry_beat(&mut self, now: Micros) {
+        self.beat_due = now;
+    }
+
     /// Begins a beat, stamped `now`. `generation` was read before this call. What was handed over
     /// before has to be numbered between this call and the reading of the marks.
     pub(crate) fn plan_beat(&mut self, now: Micros, generation: u64) -> BeatPlan {
@@ -152,6 +157,7 @@ impl Node {
             return;
         }
         let (sent, generation) = (own.sent, own.generation);
+        fx.proved(sent);
         if self.ended || generation != self.generation || sent + self.rules.lease <= now {
             return;
         }

@@ -1,7 +1,5 @@
 //! Messages that say what to drop.
 
-use std::sync::atomic::Ordering::Acquire;
-
 use super::node::{Effects, Node, Reason, RowId};
 use super::peer::Hearing;
 use super::peers::Slot;
@@ -75,7 +73,7 @@ impl Node {
         let id = id.decode_into(&mut decoded);
         match stamp(payload) {
             Stamp::Plain => {
-                self.plain(row);
+                self.plain(row, fx);
                 if let Some(row) = row {
                     fx.remove(row, id, None, None);
                 }
@@ -111,7 +109,7 @@ impl Node {
         let row = self.row_of(now, entity, fx);
         let mut count = Count::Fine;
         match stamp(payload) {
-            Stamp::Plain => self.plain(row),
+            Stamp::Plain => self.plain(row, fx),
             Stamp::Frame(Frame {
                 header,
                 body: Body::All,
@@ -206,24 +204,21 @@ impl Node {
         header: &Header,
         fx: &mut impl Effects,
     ) -> Count {
-        let topic = self.own.get_mut(entity.as_str());
-        // Acquire: its partner is the outbox's Release store before it sends.
-        let mark = topic.as_ref().map_or(0, |topic| topic.mark.load(Acquire));
-        match topic {
-            Some(topic) if header.sequence <= mark => {
-                if header.sequence > topic.returned {
-                    topic.returned = header.sequence;
-                    fx.returned(entity.as_str(), header.sequence);
-                    return Count::Own;
-                }
-                // A copy, or a twin's: a drop more does no harm, and a twin's beats give it away.
-                Count::Fine
-            }
-            _ => {
-                self.forked(now, fx);
-                Count::Gap
-            }
+        if header.sequence > self.own.get(entity.as_str()) {
+            self.forked(now, fx);
+            return Count::Gap;
         }
+        let returned = match self.returned.get_mut(entity.as_str()) {
+            Some(returned) => returned,
+            None => self.returned.entry(entity.to_entity()).or_insert(0),
+        };
+        if header.sequence <= *returned {
+            // A copy, or a twin's: a drop more does no harm, and a twin's beats give it away.
+            return Count::Fine;
+        }
+        *returned = header.sequence;
+        fx.returned(entity.as_str(), header.sequence);
+        Count::Own
     }
 
     /// Whether this frame's number had been passed before it came. Only a mutant asks.
@@ -236,10 +231,13 @@ impl Node {
         self.peers.get(slot)?.age(now, sent)
     }
 
-    fn plain(&mut self, row: Option<RowId>) {
+    fn plain(&mut self, row: Option<RowId>, fx: &mut impl Effects) {
         self.counts.plain += 1;
-        if let Some(row) = row.and_then(|row| self.rows.get_mut(row)?.as_mut()) {
-            row.plain = true;
+        if let Some(id) = row
+            && let Some(row) = self.rows.get_mut(id).and_then(Option::as_mut)
+            && !std::mem::replace(&mut row.plain, true)
+        {
+            fx.plain(id);
         }
     }
 }

@@ -79,7 +79,7 @@ impl Node {
     }
 
     /// Until when `Coherent` may stand, if nothing more is heard.
-    fn horizon(&self, now: Micros) -> Micros {
+    pub(crate) fn horizon(&self, now: Micros) -> Micros {
         let Some(proof) = self.proof else { return 0 };
         if self.rules.broken(Mutant::AlwaysSuspect) {
             return 0;

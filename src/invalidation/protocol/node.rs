@@ -3,8 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Acquire;
 
 use ahash::RandomState;
+use parking_lot::Mutex;
 
 use super::entity::{Belief, Row};
 use super::peer::PeerWhy;
@@ -30,6 +32,10 @@ pub(crate) trait Effects {
     fn recover(&mut self, row: RowId, reason: Reason, floor: Option<u64>);
     /// What is trusted now may be trusted until then, unless renewed.
     fn trust_until(&mut self, until: Micros);
+    /// A publisher without frames was heard for the first time.
+    fn plain(&mut self, _row: RowId) {}
+    /// A beat of ours, sent then, came back: so did all that was sent before it, or it never will.
+    fn proved(&mut self, _sent: Micros) {}
     /// This node's own frame came back.
     fn returned(&mut self, entity: &str, sequence: u64);
     /// An entity was heard of for the first time, and is tracked from now on because all are.
@@ -81,13 +87,23 @@ pub(super) struct Proof {
     pub(super) sent: Micros,
 }
 
-/// What this node has sent for one entity.
-#[derive(Debug)]
-pub(super) struct OwnTopic {
-    /// The highest number given out; the outbox raises it before it sends.
-    pub(super) mark: Arc<AtomicU64>,
-    /// The highest number that came back.
-    pub(super) returned: u64,
+/// How far this node's own outbox has got with each entity: the highest number given out, raised
+/// before the frame is sent. Shared by the two halves; its lock is held for a look only.
+#[derive(Debug, Default)]
+pub(crate) struct OwnMarks(Mutex<HashMap<Entity, Arc<AtomicU64>, RandomState>>);
+
+impl OwnMarks {
+    pub(crate) fn insert(&self, entity: &Entity, mark: Arc<AtomicU64>) {
+        self.0.lock().insert(entity.clone(), mark);
+    }
+
+    pub(super) fn get(&self, entity: &str) -> u64 {
+        // Acquire: its partner is the outbox's Release store before it sends.
+        self.0
+            .lock()
+            .get(entity)
+            .map_or(0, |mark| mark.load(Acquire))
+    }
 }
 
 /// A beat that is to be echoed.
@@ -116,7 +132,9 @@ pub(crate) struct Node {
     pub(super) beat_due: Micros,
     pub(super) last_beat: Option<Micros>,
     pub(super) to_echo: Vec<Heard>,
-    pub(super) own: HashMap<Entity, OwnTopic, RandomState>,
+    pub(super) own: Arc<OwnMarks>,
+    /// The highest number of ours that came back, by entity.
+    pub(super) returned: HashMap<Entity, u64, RandomState>,
     pub(super) peers: Peers,
     /// Publishers by name that have to be heard.
     pub(super) expected: Vec<Box<str>>,
@@ -156,7 +174,12 @@ pub(crate) enum Doubter {
 }
 
 impl Node {
-    pub(crate) fn new(rules: Rules, incarnation: Incarnation, now: Micros) -> Self {
+    pub(crate) fn new(
+        rules: Rules,
+        incarnation: Incarnation,
+        now: Micros,
+        own: Arc<OwnMarks>,
+    ) -> Self {
         Self {
             rules,
             incarnation,
@@ -170,7 +193,8 @@ impl Node {
             beat_due: now,
             last_beat: None,
             to_echo: Vec::new(),
-            own: HashMap::default(),
+            own,
+            returned: HashMap::default(),
             peers: Peers::default(),
             expected: Vec::new(),
             crowded_until: 0,
@@ -218,13 +242,6 @@ impl Node {
         }
     }
 
-    /// This node emits for `entity`; its outbox counts in `mark`.
-    pub(crate) fn own_topic(&mut self, entity: &Entity, mark: Arc<AtomicU64>) {
-        self.own
-            .entry(entity.clone())
-            .or_insert(OwnTopic { mark, returned: 0 });
-    }
-
     /// Whether an entity is trusted, by its place.
     pub(crate) fn belief(&self, id: RowId) -> Belief {
         self.row(id).map_or(Belief::Joining, |row| row.belief)
@@ -255,7 +272,7 @@ impl Node {
         self.born = now;
         self.own_beats.clear();
         self.next_sequence = 1;
-        self.own.clear();
+        self.returned.clear();
         self.beat_due = now;
         self.last_beat = None;
     }

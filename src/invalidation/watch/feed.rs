@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use parking_lot::Mutex;
 
+use super::lag::LagMeter;
 use crate::invalidation::cache::Reason;
 use crate::invalidation::fence::Coherence;
 use crate::invalidation::protocol::Micros;
@@ -29,10 +30,21 @@ use crate::invalidation::target::Driver;
 /// An item of a lane.
 #[derive(Debug)]
 enum Item {
-    Remove { id: Id, position: Option<u64> },
-    Flush { reason: Reason, floor: Option<u64> },
+    Remove {
+        id: Id,
+        position: Option<u64>,
+        /// When it was emitted, on our clock.
+        emitted: Option<Micros>,
+    },
+    Flush {
+        reason: Reason,
+        floor: Option<u64>,
+    },
     Recover(Recovery),
-    Trust { until: Micros, at: Micros },
+    Trust {
+        until: Micros,
+        at: Micros,
+    },
 }
 
 /// A decision to trust again.
@@ -68,7 +80,7 @@ pub(crate) struct Feed {
     lane: Option<Mutex<Lane>>,
     capacity: usize,
     min_flush: Micros,
-    /// Raised by every doubt; odd numbers do not mean anything.
+    /// Raised by every doubt.
     episode: AtomicU64,
     /// Until when `Coherent` may stand.
     until: AtomicU64,
@@ -77,6 +89,8 @@ pub(crate) struct Feed {
     /// When a recovery was last tried.
     tried: AtomicU64,
     failures: AtomicU64,
+    applied: AtomicU64,
+    lag: LagMeter,
 }
 
 impl Feed {
@@ -101,6 +115,8 @@ impl Feed {
             wanted: Mutex::new(None),
             tried: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            lag: LagMeter::default(),
         }
     }
 
@@ -116,6 +132,16 @@ impl Feed {
     /// Times that the cache could not do what it was asked.
     pub(crate) fn failures(&self) -> u64 {
         self.failures.load(Relaxed)
+    }
+
+    /// Drops applied that came from other nodes.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Relaxed)
+    }
+
+    /// How long drops took, from emit to here.
+    pub(crate) const fn lag(&self) -> &LagMeter {
+        &self.lag
     }
 
     /// Items that wait.
@@ -137,18 +163,33 @@ impl Feed {
         }
     }
 
-    /// Drops an id.
+    /// Drops an id that was emitted `age` ago, at most, on another node.
     #[inline]
-    pub(crate) fn remove(&self, id: IdRef<'_>, position: Option<u64>) -> Work {
+    pub(crate) fn remove(
+        &self,
+        id: IdRef<'_>,
+        position: Option<u64>,
+        age: Option<Micros>,
+        now: Micros,
+    ) -> Work {
         match &self.lane {
             None => {
                 self.remove_now(id, position);
+                self.count_applied(age);
                 Work::Known
             }
             Some(lane) => self.push(lane, || Item::Remove {
                 id: id.to_id(),
                 position,
+                emitted: age.map(|age| now.saturating_sub(age)),
             }),
+        }
+    }
+
+    fn count_applied(&self, lag: Option<Micros>) {
+        self.applied.fetch_add(1, Relaxed);
+        if let Some(lag) = lag {
+            self.lag.note(lag);
         }
     }
 
@@ -211,7 +252,7 @@ impl Feed {
     }
 
     /// Applies the next item of the lane; `false` if there was none.
-    pub(crate) fn work(&self) -> bool {
+    pub(crate) fn work(&self, now: impl FnOnce() -> Micros) -> bool {
         let Some(lane) = &self.lane else { return false };
         let item = {
             let mut lane = lane.lock();
@@ -221,7 +262,14 @@ impl Feed {
         };
         match item {
             None => return false,
-            Some(Item::Remove { id, position }) => self.remove_now(id.borrowed(), position),
+            Some(Item::Remove {
+                id,
+                position,
+                emitted,
+            }) => {
+                self.remove_now(id.borrowed(), position);
+                self.count_applied(emitted.map(|emitted| now().saturating_sub(emitted)));
+            }
             Some(Item::Flush { reason, floor }) => self.flush_now(reason, floor),
             Some(Item::Recover(recovery)) => self.apply_recovery(recovery, 0),
             Some(Item::Trust { until, at }) => self.apply_trust(until, at),

@@ -16,7 +16,7 @@ use crate::invalidation::cache::{Cache, Reason, Unfinished};
 use crate::invalidation::fence::{Clock, Fence, Mark, Stamp};
 use crate::invalidation::frame::Incarnation;
 use crate::invalidation::outbox::{Outbox, OutboxRules, Ticket};
-use crate::invalidation::protocol::{Effects, Micros, Node, RowId, Rules};
+use crate::invalidation::protocol::{Effects, Micros, Node, OwnMarks, RowId, Rules};
 use crate::invalidation::subject::{Address, Entity, IdRef, Prefix, Subject};
 use crate::invalidation::target::Target;
 use crate::invalidation::watch::Feed;
@@ -169,7 +169,8 @@ impl Process {
         plain_peers: bool,
         clock: &Arc<AtomicU64>,
     ) -> Self {
-        let mut node = Node::new(rules, incarnation, now);
+        let own = Arc::<OwnMarks>::default();
+        let mut node = Node::new(rules, incarnation, now, own.clone());
         let mut outbox = Outbox::new(
             OutboxRules {
                 prefix: Prefix::default(),
@@ -184,13 +185,13 @@ impl Process {
             },
             incarnation,
             now,
+            own,
         );
         let mut rows = Vec::new();
         for name in ENTITIES {
             let entity = Entity::new(name).unwrap();
             rows.push(node.track(&entity, now).unwrap());
-            let topic = outbox.topic(&entity).unwrap();
-            node.own_topic(&entity, outbox.mark(topic));
+            outbox.topic(&entity).unwrap();
         }
         let lease = std::time::Duration::from_micros(rules.lease);
         let watch = |entity: usize, queued: bool| {
@@ -298,9 +299,9 @@ impl Hands<'_> {
 }
 
 impl Effects for Hands<'_> {
-    fn remove(&mut self, row: RowId, id: IdRef<'_>, position: Option<u64>, _: Option<Micros>) {
+    fn remove(&mut self, row: RowId, id: IdRef<'_>, position: Option<u64>, age: Option<Micros>) {
         self.of(row).for_each(|feed| {
-            feed.remove(id, position);
+            feed.remove(id, position, age, self.now);
         });
     }
 
@@ -324,6 +325,10 @@ impl Effects for Hands<'_> {
         for watch in self.watches {
             watch.feed.trust(until, self.now);
         }
+    }
+
+    fn proved(&mut self, sent: Micros) {
+        self.outbox.expire(sent);
     }
 
     fn returned(&mut self, entity: &str, sequence: u64) {

@@ -9,9 +9,9 @@ use super::store::{ENTITIES, IDS, Key, PLAIN, STAMPED};
 use super::world::{BOUND, Event, MS, RULES, SECOND, WRITE_LIMIT, World};
 use crate::invalidation::cache::Reason;
 use crate::invalidation::fence::{Coherence, View};
-use crate::invalidation::outbox::{Handed, Outcome, Ticket};
+use crate::invalidation::outbox::{Giver, Handed, Outcome, Ticket};
 use crate::invalidation::protocol::Mutant;
-use crate::invalidation::subject::{Entity, IdRef};
+use crate::invalidation::subject::IdRef;
 
 /// The topic of an entity; the outbox made them in this order.
 const fn topic(entity: usize) -> usize {
@@ -44,14 +44,11 @@ impl World {
             process.outbox.drain(usize::MAX, now, &mut process.wire);
             for watch in process.watches.iter().filter(|watch| watch.queued) {
                 if watch.slow_until <= time {
-                    while watch.feed.work() {}
+                    while watch.feed.work(|| now) {}
                 }
             }
             let node = &process.node;
             process.known.retain(|&who, _| node.hears(who));
-            if process.wire.out.is_empty() && process.generation != generation {
-                process.outbox.abandon();
-            }
         });
         self.check_tickets(host);
         self.overrun(host);
@@ -123,11 +120,17 @@ impl World {
             let id = IdRef::new(&name).unwrap();
             let ticket = wants_ticket.then(Arc::<Ticket>::default);
             let (outbox, wire) = (&mut process.outbox, &mut process.wire);
-            let handed = outbox.emit(topic(key.0), id, position, ticket.clone(), now, wire);
+            let handed = outbox.emit(
+                topic(key.0),
+                id,
+                position,
+                ticket.clone(),
+                Giver::Anyone,
+                now,
+                wire,
+            );
             if let (Ok(Handed::Sent), Some(ticket)) = (handed, ticket) {
-                let number = outbox
-                    .mark(topic(key.0))
-                    .load(std::sync::atomic::Ordering::SeqCst);
+                let number = outbox.mark(topic(key.0));
                 let waiting = (process.incarnation, key.0, number, ticket);
                 process.tickets.push_back(waiting);
             }
@@ -230,7 +233,7 @@ impl World {
                 let name = id_name(key.1);
                 let id = IdRef::new(&name).unwrap();
                 let (outbox, wire) = (&mut process.outbox, &mut process.wire);
-                let _ = outbox.emit(topic(key.0), id, position, None, now, wire);
+                let _ = outbox.emit(topic(key.0), id, position, None, Giver::Guard, now, wire);
             }
             process.outbox.close_guard(topic(key.0), open.guard);
             version.map(|version| (key, version))
@@ -429,11 +432,6 @@ impl World {
 
     pub(super) fn count(&mut self, fault: Fault) {
         *self.tally.faults.entry(fault).or_default() += 1;
-    }
-
-    /// The topics' entities, for those who need them by name.
-    pub(super) fn entity(index: usize) -> Entity {
-        Entity::new(ENTITIES[index]).unwrap()
     }
 }
 

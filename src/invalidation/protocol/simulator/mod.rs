@@ -166,7 +166,7 @@ const MUTANT_SEEDS: u64 = 200;
 
 fn caught(mutant: Mutant, seed: u64) -> Option<String> {
     super::plant(match mutant {
-        Mutant::NoEpochOnLeaving => "no_epoch_on_leaving",
+        Mutant::NoEpochOnLeaving => "fence_no_epoch_on_leaving",
         _ => "",
     });
     let plan = Plan {

@@ -391,12 +391,6 @@ impl World {
             process.incarnation = incarnation;
             process.node.reincarnate(incarnation, now);
             process.outbox.reincarnate(incarnation, now);
-            for name in super::store::ENTITIES {
-                let entity = crate::invalidation::subject::Entity::new(name).unwrap();
-                let topic = process.outbox.topic(&entity).unwrap();
-                let mark = process.outbox.mark(topic);
-                process.node.own_topic(&entity, mark);
-            }
         }
         let out = std::mem::take(&mut process.wire.out);
         for (subject, payload) in out {
