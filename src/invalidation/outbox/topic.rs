@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::{NoBeat, Outbox, TopicId};
+use super::{Giver, NoBeat, Outbox, Refusal, TopicId};
 use crate::invalidation::protocol::Micros;
 use crate::invalidation::subject::{Entity, Topic};
 
@@ -85,11 +85,12 @@ impl Outgoing {
 
 impl Outbox {
     /// A write is about to happen.
-    pub(crate) fn open_guard(&mut self, topic: TopicId, now: Micros) -> GuardId {
+    pub(crate) fn open_guard(&mut self, topic: TopicId, now: Micros) -> Result<GuardId, Refusal> {
+        self.admit(topic, Giver::Anyone)?;
         let guard = GuardId(self.next_guard);
         self.next_guard += 1;
         self.topics[topic].guards.insert(guard, now);
-        guard
+        Ok(guard)
     }
 
     /// A write has ended; what it changed, if anything, was handed over before this call.
@@ -112,6 +113,7 @@ impl Outbox {
     }
 
     /// How many writes of an entity have been under way for too long.
+    #[cfg(test)]
     pub(crate) fn unsettled(&self, topic: TopicId, now: Micros) -> u64 {
         self.topics[topic].unsettled(now, self.rules.write_limit)
     }

@@ -39,6 +39,11 @@ impl Node {
         self.void_proof(now, Reason::Reconnected, fx);
     }
 
+    /// The server has refused or removed the subscription.
+    pub(crate) fn unsubscribed(&mut self, now: Micros, fx: &mut impl Effects) {
+        self.void_proof(now, Reason::Reconnected, fx);
+    }
+
     pub(super) fn void_proof(&mut self, now: Micros, reason: Reason, fx: &mut impl Effects) {
         self.proof = None;
         self.unproved = reason;

@@ -35,11 +35,6 @@ impl Node {
         }
     }
 
-    /// A subject that is none of ours, though it begins with our prefix.
-    pub(crate) fn unreadable_subject(&mut self) {
-        self.counts.unreadable += 1;
-    }
-
     /// The place of an entity, if it is tracked, or is to be tracked because all are.
     #[inline]
     pub(super) fn row_of(

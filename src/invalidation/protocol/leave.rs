@@ -28,7 +28,9 @@ impl Node {
 
     /// When `tick` is worth calling next, if nothing happens before. Beats are not counted.
     pub(crate) fn next_tick(&self, now: Micros) -> Micros {
-        let mut next = self.horizon(now);
+        // What has run out already is waited for below.
+        let horizon = self.horizon(now);
+        let mut next = if horizon > now { horizon } else { Micros::MAX };
         for (_, peer) in self.peers.iter() {
             next = next.min(match peer.hearing {
                 Hearing::Live => peer.lease_ends(now, &self.rules),

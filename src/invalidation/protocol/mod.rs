@@ -78,7 +78,7 @@ pub(crate) use entity::Belief;
 pub(crate) use mutant::Mutant;
 #[cfg(test)]
 pub(crate) use mutant::{plant, planted};
-pub(crate) use node::{BeatPlan, Doubter, Effects, Node, NodeCounts, OwnMarks, RowId};
+pub(crate) use node::{BeatPlan, Doubter, Effects, Node, OwnMarks, RowId};
 pub(crate) use peer::PeerWhy;
 
 /// Microseconds, on one node's monotonic clock.

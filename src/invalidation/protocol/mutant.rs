@@ -3,6 +3,10 @@
 /// Ways to get the protocol wrong. Each is planted in one place, compiled out outside of unit
 /// tests, and caught by the simulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "planted by the simulator alone")
+)]
 pub(crate) enum Mutant {
     /// A lease runs from the arrival of its beat.
     LeaseFromArrival,

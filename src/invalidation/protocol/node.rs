@@ -235,6 +235,27 @@ impl Node {
         Some(id)
     }
 
+    /// This node itself has written to an entity: those who track all track it from now on.
+    pub(crate) fn meet(&mut self, entity: &Entity, now: Micros, fx: &mut impl Effects) {
+        self.row_of(now, entity.borrowed(), fx);
+    }
+
+    /// The place of an entity that is tracked.
+    pub(crate) fn find(&self, entity: &Entity) -> Option<RowId> {
+        self.by_entity.get(entity).copied()
+    }
+
+    /// The tracked entities.
+    pub(crate) fn entities(&self) -> impl Iterator<Item = (RowId, &Entity)> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter_map(|(id, row)| Some((id, &row.as_ref()?.entity)))
+    }
+
+    /// The highest position that publishers of an entity have spoken of.
+    pub(crate) fn floor(&self, id: RowId) -> Option<u64> {
+        self.row(id)?.floor()
+    }
+
     /// Ends the tracking of an entity.
     pub(crate) fn untrack(&mut self, id: RowId) {
         if let Some(row) = self.rows.get_mut(id).and_then(Option::take) {
@@ -258,6 +279,16 @@ impl Node {
 
     pub(crate) const fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// Whether this node's own beats come back.
+    pub(crate) const fn has_proof(&self) -> bool {
+        self.proof.is_some()
+    }
+
+    /// The generation that it was told last.
+    pub(crate) const fn seen_generation(&self) -> u64 {
+        self.generation
     }
 
     /// Publishers that are heard now.

@@ -251,6 +251,12 @@ impl Feed {
         }
     }
 
+    /// Until when it is trusted, if it is.
+    pub(crate) fn trusted_until(&self) -> Option<Micros> {
+        let coherent = self.driver.coherence() == Coherence::Coherent;
+        coherent.then(|| self.until.load(Acquire))
+    }
+
     /// Applies the next item of the lane; `false` if there was none.
     pub(crate) fn work(&self, now: impl FnOnce() -> Micros) -> bool {
         let Some(lane) = &self.lane else { return false };

@@ -155,7 +155,6 @@ pub(super) struct Process {
     /// Publishers whose beats came, and since when.
     pub(super) known: BTreeMap<Incarnation, Time>,
     pub(super) forked: bool,
-    pub(super) seen_flushes: u64,
 }
 
 impl Process {
@@ -230,7 +229,6 @@ impl Process {
             tickets: VecDeque::new(),
             known: BTreeMap::new(),
             forked: false,
-            seen_flushes: 0,
         }
     }
 

@@ -182,7 +182,7 @@ impl World {
     fn guarded(&mut self, host: usize, pid: u64, key: Key) {
         let rolled_back = self.rng.chance(5);
         let write = self.with(host, |process, now| {
-            let guard = process.outbox.open_guard(topic(key.0), now);
+            let guard = process.outbox.open_guard(topic(key.0), now).unwrap();
             process.next += 1;
             let open = OpenWrite {
                 key,
