@@ -28,9 +28,8 @@ pub(super) fn run(inner: &Arc<Inner>) {
     let Some(remote) = &inner.remote else { return };
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {
-        let now = inner.clock.now();
-        let next = turn(inner, remote, now, &waker);
-        if let Some(farewell) = inner.step_closing(remote, now, &waker) {
+        let next = turn(inner, remote, &waker);
+        if let Some(farewell) = inner.step_closing(remote, &waker) {
             end(inner, remote, farewell);
             return;
         }
@@ -43,11 +42,13 @@ pub(super) fn run(inner: &Arc<Inner>) {
 }
 
 /// One look at everything; says when the next is due.
-fn turn(inner: &Inner, remote: &Remote, now: Micros, waker: &Waker) -> Micros {
-    let blocked = drain(remote, now, waker);
+fn turn(inner: &Inner, remote: &Remote, waker: &Waker) -> Micros {
+    let blocked = drain(remote, inner.clock.now(), waker);
     let status = remote.bus.status();
     let generation = remote.bus.generation();
     let mut core = remote.core.lock();
+    // Read under the lock; and whatever is handed over later than this waits for the next beat.
+    let now = inner.clock.now();
     let lost = std::mem::replace(&mut core.lost, status.lost) != status.lost;
     let unsettled: Vec<_> = {
         let out = remote.out.lock();
@@ -124,8 +125,8 @@ fn drain(remote: &Remote, now: Micros, waker: &Waker) -> bool {
 }
 
 fn end(inner: &Inner, remote: &Remote, farewell: super::types::Farewell) {
-    let now = inner.clock.now();
     let mut core = remote.core.lock();
+    let now = inner.clock.now();
     core.closed = true;
     inner.with_node(remote, &mut core, now, |node, hands| node.ended(now, hands));
     drop(core);

@@ -7,7 +7,6 @@ use super::inner::{Inner, Remote};
 use super::types::Farewell;
 use crate::bus::PublishError;
 use crate::invalidation::outbox::NoBeat;
-use crate::invalidation::protocol::Micros;
 
 /// An end that has begun.
 #[derive(Debug)]
@@ -36,12 +35,7 @@ impl Inner {
     }
 
     /// Takes the end one step further, on the thread that beats. `Some` once it is there.
-    pub(super) fn step_closing(
-        &self,
-        remote: &Remote,
-        now: Micros,
-        waker: &Waker,
-    ) -> Option<Farewell> {
+    pub(super) fn step_closing(&self, remote: &Remote, waker: &Waker) -> Option<Farewell> {
         let (late, said) = {
             let closing = remote.closing.lock();
             let closing = closing.as_ref()?;
@@ -51,15 +45,16 @@ impl Inner {
         let end = if said {
             self.step_flush(remote, waker)
         } else {
-            self.step_goodbye(remote, now, waker)
+            self.step_goodbye(remote, waker)
         };
         end.or_else(|| late.then(|| self.give_up(remote, said)))
     }
 
-    fn step_goodbye(&self, remote: &Remote, now: Micros, waker: &Waker) -> Option<Farewell> {
-        let plan = {
+    fn step_goodbye(&self, remote: &Remote, waker: &Waker) -> Option<Farewell> {
+        let (plan, now) = {
             let mut core = remote.core.lock();
-            core.node.plan_beat(now, remote.bus.generation())
+            let now = self.clock.now();
+            (core.node.plan_beat(now, remote.bus.generation()), now)
         };
         let mut out = remote.out.lock();
         let super::inner::Out { outbox, wire } = &mut *out;

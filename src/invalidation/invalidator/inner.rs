@@ -201,10 +201,11 @@ impl Inner {
                 return;
             }
         };
-        let now = self.clock.now();
         let control = matches!(address, Address::Control { .. });
         let generation = control.then(|| remote.bus.generation());
         let mut core = remote.core.lock();
+        // Read under the lock, so that time never runs backwards for what it guards.
+        let now = self.clock.now();
         if core.closed {
             return;
         }
@@ -224,10 +225,10 @@ impl Inner {
     /// The bus says that something happened. All but losses and the end is looked up again by the
     /// thread that beats: events may be late.
     pub(super) fn event(&self, remote: &Remote, event: &Event) {
-        let now = self.clock.now();
         match event {
             Event::Closed => {
                 let mut core = remote.core.lock();
+                let now = self.clock.now();
                 self.with_node(remote, &mut core, now, |node, hands| node.ended(now, hands));
                 remote.out.lock().outbox.end();
             }
@@ -245,6 +246,7 @@ impl Inner {
             Event::SubscribeDenied { subject } => {
                 remote.complain(|| tracing::error!(subject, "the server denies subscribing"));
                 let mut core = remote.core.lock();
+                let now = self.clock.now();
                 self.with_node(remote, &mut core, now, |node, hands| {
                     node.unsubscribed(now, hands);
                 });
@@ -286,10 +288,10 @@ impl Inner {
     /// An entity that those who watch everything have not seen yet.
     #[cold]
     fn meet(&self, entity: &Entity) {
-        let now = self.clock.now();
         match &self.remote {
             Some(remote) => {
                 let mut core = remote.core.lock();
+                let now = self.clock.now();
                 self.with_node(remote, &mut core, now, |node, hands| {
                     node.meet(entity, now, hands);
                 });

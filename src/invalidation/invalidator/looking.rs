@@ -93,8 +93,8 @@ impl Invalidator {
                 listener
             }
             Some(remote) => {
-                let now = inner.clock.now();
                 let mut core = remote.core.lock();
+                let now = inner.clock.now();
                 if core.closed {
                     return Err(WatchError::Closed);
                 }
@@ -153,8 +153,8 @@ impl Invalidator {
             worker: worker.clone(),
         };
         if let Some(remote) = self.remote() {
-            let now = inner.clock.now();
             let mut core = remote.core.lock();
+            let now = inner.clock.now();
             if core.closed {
                 worker.stop();
                 return Err(WatchError::Closed);
@@ -226,8 +226,8 @@ impl Invalidator {
         let Some(remote) = self.remote() else {
             return Vec::new();
         };
-        let now = self.inner().clock.now();
         let core = remote.core.lock();
+        let now = self.inner().clock.now();
         let Some(row) = core.node.find(entity) else {
             return Vec::new();
         };

@@ -91,15 +91,18 @@ impl Node {
             generation,
             returned: false,
         });
-        let echoes = self.to_echo.drain(..).map(|heard| Echo {
-            incarnation: heard.incarnation,
-            sent: heard.sent,
-            held: now - heard.at,
+        // An echo that seems to be held for less than nothing would claim too much.
+        let echoes = self.to_echo.drain(..).filter_map(|heard| {
+            Some(Echo {
+                incarnation: heard.incarnation,
+                sent: heard.sent,
+                held: now.checked_sub(heard.at)?,
+            })
         });
         BeatPlan {
             incarnation: self.incarnation,
             sequence,
-            sent: now - self.born,
+            sent: now.saturating_sub(self.born),
             echoes: echoes.collect(),
             solicit: self.proof.is_none() || self.wants_echo(now),
         }

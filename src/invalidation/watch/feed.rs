@@ -86,8 +86,9 @@ pub(crate) struct Feed {
     until: AtomicU64,
     /// The latest recovery that the protocol decided, if no doubt came since.
     wanted: Mutex<Option<Recovery>>,
-    /// When a recovery was last tried.
+    /// When a recovery was last tried, and of which episode it was, plus one.
     tried: AtomicU64,
+    tried_episode: AtomicU64,
     failures: AtomicU64,
     applied: AtomicU64,
     lag: LagMeter,
@@ -114,6 +115,7 @@ impl Feed {
             until: AtomicU64::new(0),
             wanted: Mutex::new(None),
             tried: AtomicU64::new(0),
+            tried_episode: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             lag: LagMeter::default(),
@@ -329,6 +331,7 @@ impl Feed {
             return;
         }
         self.tried.store(now, Relaxed);
+        self.tried_episode.store(recovery.episode + 1, Relaxed);
         let Recovery { reason, floor, .. } = recovery;
         if self.driver.recover_if(reason, floor, current).is_err() {
             self.failed();
@@ -344,6 +347,8 @@ impl Feed {
         // clearing mends, if the protocol itself has no doubt.
         let wanted = *self.wanted.lock();
         if let Some(recovery) = wanted
+            // Else it still waits in the lane.
+            && self.tried_episode.load(Relaxed) == recovery.episode + 1
             && now >= self.tried.load(Relaxed) + self.min_flush
         {
             self.apply_recovery(recovery, now);
