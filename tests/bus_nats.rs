@@ -3,105 +3,20 @@
 
 mod support;
 
-use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use afterwrite::bus::{Bus, Event, EventTap, Link, NatsBus, NatsError, PublishError, Publisher};
-use afterwrite::invalidation::subject::{Id, Pattern, Prefix, Subject};
+use afterwrite::bus::{Bus, Event, EventTap, Link, NatsBus, NatsError, PublishError};
+use afterwrite::invalidation::subject::{Id, Prefix};
 use async_nats::{ConnectErrorKind, ConnectOptions};
 use futures_util::StreamExt;
 use support::PATIENCE;
+use support::nats::{
+    block_on, connect, connect_with, count, eager, fill, has_event, pattern, subject, until_seen,
+};
 use support::proxy::Mode;
 use support::record::{Recorder, Seen};
 use support::server::{Cluster, NatsServer, free_port};
 use tokio::runtime::Runtime;
-
-fn subject(text: &str) -> Subject<'_> {
-    Subject::new(text).expect("a valid subject")
-}
-
-fn pattern(text: &str) -> Pattern {
-    Pattern::new(text).expect("a valid pattern")
-}
-
-fn connect(server: &NatsServer) -> NatsBus {
-    NatsBus::connect_blocking(&server.url()).expect("connected")
-}
-
-fn connect_with(server: &NatsServer, options: ConnectOptions) -> NatsBus {
-    let builder = NatsBus::builder().options(options);
-    builder.connect_blocking(server.url()).expect("connected")
-}
-
-/// Reconnects at once, so that tests need not wait for the back-off.
-fn eager() -> ConnectOptions {
-    ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(10))
-}
-
-/// Publishes until it is seen, since a message may be lost while a connection is made.
-fn until_seen(recorder: &Recorder, publisher: &mut Box<dyn Publisher>, to: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    let came = |seen: &[Seen]| count(seen, to) > 0;
-    while Instant::now() < deadline {
-        publisher.publish(subject(to), b"").ok();
-        if recorder.wait(Duration::from_millis(50), came) {
-            return;
-        }
-    }
-    panic!("{to} does not come: {recorder:?}");
-}
-
-/// How many messages have come to this subject.
-fn count(seen: &[Seen], to: &str) -> usize {
-    let mine = |seen: &&Seen| matches!(seen, Seen::Message(subject, _) if subject == to);
-    seen.iter().filter(mine).count()
-}
-
-fn has_event(recorder: &Recorder, wanted: impl Fn(&Event) -> bool) -> bool {
-    recorder.wait(PATIENCE, |seen| {
-        let is_wanted = |seen: &Seen| matches!(seen, Seen::Event(event) if wanted(event));
-        seen.iter().any(is_wanted)
-    })
-}
-
-fn fill(publisher: &mut Box<dyn Publisher>, payload: &[u8]) -> usize {
-    for taken in 0..1_000_000 {
-        match publisher.publish(subject("p.e.1"), payload) {
-            Ok(()) => {}
-            Err(PublishError::Full) => return taken,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("never full");
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// The smallest executor: no runtime of any kind.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        assert!(!left.is_zero(), "the future does not end");
-        thread::park_timeout(left);
-    }
-}
 
 #[test]
 fn a_client_with_no_echo_is_refused() {
@@ -438,8 +353,16 @@ fn a_callers_client_outlives_the_bus_and_its_events_are_tapped() {
         async {}
     });
     let client = runtime.block_on(options.connect(server.url())).unwrap();
+    let builder = NatsBus::builder().events(tap.clone());
+    let other = runtime.block_on(builder.client(client.clone())).unwrap();
     let builder = NatsBus::builder().events(tap);
     let bus = runtime.block_on(builder.client(client.clone())).unwrap();
+    // Another bus on the same client ends by itself.
+    other.close();
+    assert_eq!(
+        (other.status().link, bus.status().link),
+        (Link::Closed, Link::Up)
+    );
     let recorder = Recorder::new();
     let _subscription = bus.subscribe(&pattern("p.>"), recorder.inbox()).unwrap();
     let mut publisher = bus.publisher();

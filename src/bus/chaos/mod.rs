@@ -263,7 +263,8 @@ impl ChaosNet {
     }
 }
 
-/// One node's connection to a [`ChaosNet`].
+/// One node's connection to a [`ChaosNet`]. Clones share it; it stays until it is closed, also
+/// when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct ChaosBus {
     net: ChaosNet,

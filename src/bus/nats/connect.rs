@@ -140,8 +140,9 @@ impl NatsBuilder {
             Some(runtime) => runtime,
             None => Handle::try_current().map_err(|_| NatsError::NoRuntime)?,
         };
-        let shared = self.events.unwrap_or_default().into_shared();
+        let shared = Arc::new(Shared::default());
         shared.attach(client.statistics());
+        self.events.unwrap_or_default().attach(&shared);
         let home = Home::theirs(runtime);
         let probed = {
             let (client, shared) = (client.clone(), Arc::clone(&shared));
@@ -170,9 +171,10 @@ impl NatsBuilder {
         let options = self.options.unwrap_or_else(|| our_options(&servers));
         let tap = self.events.unwrap_or_default();
         let connecting = async move {
-            let forward = tap.clone();
+            let shared = Arc::new(Shared::default());
+            tap.attach(&shared);
             let options = options.event_callback(move |event| {
-                forward.forward(&event);
+                tap.forward(&event);
                 async {}
             });
             let client = options.connect(servers).await;
@@ -180,7 +182,6 @@ impl NatsBuilder {
                 kind: error.kind(),
                 reason: error.to_string(),
             })?;
-            let shared = tap.into_shared();
             shared.attach(client.statistics());
             echoes(&client, &shared).await?;
             Ok((client, shared))

@@ -40,26 +40,32 @@ const PENDING: usize = 64;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct EventTap {
-    shared: Arc<Shared>,
+    buses: Arc<Mutex<Vec<Weak<Shared>>>>,
 }
 
 impl EventTap {
-    /// A tap for one client.
+    /// A tap for one client, and for all buses on it.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Takes one event. Never waits.
     pub fn forward(&self, event: &async_nats::Event) {
-        self.shared.forward(event);
+        let buses = self.buses.lock();
+        buses
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|bus| bus.forward(event));
     }
 
-    pub(super) fn into_shared(self) -> Arc<Shared> {
-        self.shared
+    pub(super) fn attach(&self, bus: &Arc<Shared>) {
+        let mut buses = self.buses.lock();
+        buses.retain(|bus| bus.strong_count() > 0);
+        buses.push(Arc::downgrade(bus));
     }
 }
 
-/// What a bus, its pumps and its tap share.
+/// What a bus, its pumps and the tap share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     statistics: OnceLock<Arc<Statistics>>,

@@ -8,9 +8,13 @@
 //! and the last one is lost as well if it has not come after a pause. A message that is counted
 //! early, or a stray one that belongs to nobody, may make the ledger tell a loss that was none:
 //! it errs towards telling.
+//!
+//! *Yielding.* A tokio channel also claims to be empty when its task has used up its budget, which
+//! the ledger would take for losses. So the channel is polled outside the budget, and the pump
+//! yields by itself after a batch.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -18,6 +22,7 @@ use std::time::Duration;
 
 use async_nats::{Client, SubscribeError, Subscriber};
 use futures_util::Stream;
+use tokio::task::unconstrained;
 use tokio::time::{Sleep, sleep};
 
 use super::super::{Delivery, Event, Inbox, Subscription, deliver};
@@ -25,7 +30,10 @@ use super::events::{Listener, Shared};
 use crate::invalidation::subject::Pattern;
 
 /// How long a message may be counted and not yet queued before it is taken for lost.
-const SETTLE: Duration = Duration::from_millis(10);
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// How many messages are delivered before other tasks have their turn.
+const BATCH: usize = 128;
 
 type Subscribing = Pin<Box<dyn Future<Output = Result<Subscriber, SubscribeError>> + Send>>;
 
@@ -47,15 +55,16 @@ enum Source {
 }
 
 /// What was counted and what was received, on a connection of our own.
-struct Ledger {
+pub(super) struct Ledger {
     /// Ours while no other subscription is on the connection.
     token: u64,
     /// The client's count when the subscription was made.
     base: u64,
-    received: u64,
+    pub(super) received: u64,
+    /// What events have spoken of.
+    heard: u64,
+    /// What the inbox was told.
     told: u64,
-    /// Losses that events have told and the count has not yet confirmed.
-    ahead: u64,
     settle: Option<Pin<Box<Sleep>>>,
 }
 
@@ -77,7 +86,7 @@ impl Pump {
         };
         // Outside a task's budget one poll is enough unless the client's queue is full, so that
         // what our publishers send after this comes after the subscription.
-        let mut subscribe: Subscribing = Box::pin(tokio::task::unconstrained(subscribe));
+        let mut subscribe: Subscribing = Box::pin(unconstrained(subscribe));
         let mut context = Context::from_waker(Waker::noop());
         let stream = match subscribe.as_mut().poll(&mut context) {
             Poll::Ready(Ok(subscriber)) => Source::Open(subscriber),
@@ -116,7 +125,7 @@ impl Pump {
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Registered before anything is looked at, so that what comes later wakes.
         self.listener.waker.register(cx.waker());
-        loop {
+        for _ in 0..BATCH {
             if self.listener.has_ended() || self.shared.has_ended() {
                 return Poll::Ready(());
             }
@@ -125,10 +134,7 @@ impl Pump {
             }
             let slow = self.listener.slow.swap(0, Ordering::AcqRel);
             if slow > 0 {
-                let n = self
-                    .ledger
-                    .as_mut()
-                    .map_or(slow, |it| it.told_by_event(slow));
+                let n = self.ledger.as_mut().map_or(slow, |it| it.hear(slow));
                 self.lost(n);
             }
             let counted = self.shared.in_messages();
@@ -163,14 +169,17 @@ impl Pump {
                 }
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
 impl Future for Pump {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.run(cx)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let pump = self.get_mut();
+        pin!(unconstrained(poll_fn(|cx| pump.run(cx)))).poll(cx)
     }
 }
 
@@ -203,27 +212,34 @@ impl Source {
 }
 
 impl Ledger {
-    fn new(token: u64, base: u64) -> Self {
+    pub(super) fn new(token: u64, base: u64) -> Self {
         Self {
             token,
             base,
             received: 0,
+            heard: 0,
             told: 0,
-            ahead: 0,
             settle: None,
         }
     }
 
-    /// An event told of `n` losses: they need not be told again when the count shows them.
-    fn told_by_event(&mut self, n: u64) -> u64 {
-        self.told += n;
-        self.ahead += n;
-        n
+    /// Events spoke of `n` more losses. They come late, so that the count may have shown them
+    /// already: both are lower bounds, and what is told is the greater of them.
+    pub(super) fn hear(&mut self, n: u64) -> u64 {
+        self.heard += n;
+        self.tell(self.heard)
+    }
+
+    /// How many of `certain` losses were not told yet; they are now.
+    fn tell(&mut self, certain: u64) -> u64 {
+        let new = certain.saturating_sub(self.told);
+        self.told += new;
+        new
     }
 
     /// The channel is empty, and `counted` was read before it was found so: how many losses are
     /// certain now and were not told.
-    fn close(&mut self, counted: u64, cx: &mut Context<'_>) -> u64 {
+    pub(super) fn close(&mut self, counted: u64, cx: &mut Context<'_>) -> u64 {
         let missing = counted.saturating_sub(self.base + self.received);
         let mut certain = missing.saturating_sub(1);
         if missing > self.told {
@@ -235,8 +251,12 @@ impl Ledger {
         } else {
             self.settle = None;
         }
-        let new = certain.saturating_sub(self.told);
-        self.told += new;
-        new
+        self.tell(certain)
+    }
+
+    /// Whether the last counted message may still come.
+    #[cfg(test)]
+    pub(super) fn is_settling(&self) -> bool {
+        self.settle.is_some()
     }
 }

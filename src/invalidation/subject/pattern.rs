@@ -56,7 +56,12 @@ impl<'a> Subject<'a> {
 /// # Ok::<(), afterwrite::invalidation::subject::SubjectError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Pattern(String);
+pub struct Pattern {
+    text: String,
+    /// The length of what precedes the last `>`, if that is the only wildcard: all that our own
+    /// patterns have, and quick to match.
+    stem: Option<usize>,
+}
 
 impl Pattern {
     /// Checks and keeps a pattern.
@@ -69,23 +74,38 @@ impl Pattern {
             ">" if !last => Err(bad_byte(pattern, Part::Pattern, begin)),
             _ => Ok(()),
         })?;
-        Ok(Self(pattern.to_owned()))
+        Ok(Self::checked(pattern.to_owned()))
     }
 
     /// A pattern that this module's neighbours have formatted from checked parts.
-    pub(super) const fn checked(pattern: String) -> Self {
-        Self(pattern)
+    pub(super) fn checked(text: String) -> Self {
+        let stem = text.strip_suffix('>').filter(|stem| {
+            (stem.is_empty() || stem.ends_with('.')) && !stem.split('.').any(|it| it == "*")
+        });
+        let stem = stem.map(str::len);
+        Self { text, stem }
     }
 
     /// The pattern.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Whether a message published to `subject` reaches a subscription of this pattern.
     ///
     /// A subject with an empty token matches nothing, whatever the pattern.
     pub fn matches(&self, subject: &str) -> bool {
+        match self.stem {
+            Some(stem) => {
+                let (stem, subject) = (&self.text.as_bytes()[..stem], subject.as_bytes());
+                subject.strip_prefix(stem).is_some_and(has_only_full_tokens)
+            }
+            None => self.matches_each(subject),
+        }
+    }
+
+    /// Token by token.
+    fn matches_each(&self, subject: &str) -> bool {
         let mut rest = Some(subject);
         let mut token = || {
             let (head, tail) = match rest?.split_once('.') {
@@ -95,7 +115,7 @@ impl Pattern {
             rest = tail;
             Some(head)
         };
-        for wanted in self.0.split('.') {
+        for wanted in self.text.split('.') {
             match (wanted, token()) {
                 (_, None | Some("")) => return false,
                 (">", Some(_)) => {
@@ -111,6 +131,17 @@ impl Pattern {
         }
         token().is_none()
     }
+}
+
+/// Whether there is a token, and none is empty.
+fn has_only_full_tokens(subject: &[u8]) -> bool {
+    let mut before = b'.';
+    let mut full = true;
+    for &byte in subject {
+        full &= byte != b'.' || before != b'.';
+        before = byte;
+    }
+    full && before != b'.'
 }
 
 /// Checks what subjects and patterns share, and shows each token to `check`: the token, where it

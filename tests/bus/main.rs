@@ -1,86 +1,28 @@
 //! I10: one suite of behaviours, run on every bus.
 
+#[cfg(feature = "nats")]
+mod nats_rig;
+mod rigs;
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::cell::OnceCell;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use afterwrite::bus::{
-    Bus, ChaosBus, ChaosNet, Delivery, Event, Faults, Link, LocalBus, PublishError, Publisher,
-    SubscribeError,
-};
+use afterwrite::bus::{Bus, Delivery, Event, Link, PublishError, Publisher, SubscribeError};
 use afterwrite::invalidation::subject::{Pattern, Subject};
+use rigs::Rig;
 use support::PATIENCE;
 use support::record::{Recorder, Seen};
-
-/// A network of one kind, for one test.
-trait Rig {
-    /// A new node.
-    fn bus(&self) -> Arc<dyn Bus>;
-
-    /// A new node, connected to the others, whose subscriptions hold so many messages.
-    fn slow(&self, capacity: usize) -> Slow;
-
-    /// Waits until this holds of what was recorded.
-    fn wait(&self, recorder: &Recorder, holds: &dyn Fn(&[Seen]) -> bool) -> bool {
-        recorder.wait(PATIENCE, holds)
-    }
-}
-
-/// A node that can be kept from taking what comes.
-struct Slow {
-    bus: Arc<dyn Bus>,
-    /// What its inbox has to pass.
-    gate: Arc<Gate>,
-    /// Closes and opens the way to its inbox.
-    stick: Box<dyn Fn(bool)>,
-}
-
-impl Slow {
-    /// A node that is slow because its inbox is.
-    fn by_gate(bus: Arc<dyn Bus>) -> Self {
-        let gate = Arc::new(Gate::default());
-        let own = Arc::clone(&gate);
-        Self {
-            bus,
-            gate,
-            stick: Box::new(move |shut| own.set(shut)),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Gate {
-    shut: Mutex<bool>,
-    moved: Condvar,
-}
-
-impl Gate {
-    fn set(&self, shut: bool) {
-        *self.shut.lock().unwrap() = shut;
-        self.moved.notify_all();
-    }
-
-    fn pass(&self) {
-        let shut = self.shut.lock().unwrap();
-        drop(
-            self.moved
-                .wait_timeout_while(shut, PATIENCE, |shut| *shut)
-                .unwrap(),
-        );
-    }
-}
 
 /// Behaviours, each run on each kind of bus.
 macro_rules! behaviours {
     ($($name:ident)*) => {
         mod local {
-            $(#[test] fn $name() { super::$name(&super::Local::new()); })*
+            $(#[test] fn $name() { super::$name(&super::rigs::Local::new()); })*
         }
         mod chaos {
-            $(#[test] fn $name() { super::$name(&super::Chaos::new()); })*
+            $(#[test] fn $name() { super::$name(&super::rigs::Chaos::new()); })*
         }
         #[cfg(feature = "nats")]
         mod nats {
@@ -190,6 +132,11 @@ fn other_nodes_messages_come_in_the_order_of_sending(rig: &dyn Rig) {
     let numbers = recorder.messages().into_iter().skip(1);
     let numbers = numbers.map(|(_, it)| u32::from_le_bytes(it.try_into().unwrap()));
     assert!(numbers.eq(0..5_000), "in order, each once");
+    assert_eq!(
+        (receiver.status().lost, recorder.events()),
+        (0, Vec::new()),
+        "none told as lost"
+    );
 }
 
 fn only_what_matches_is_delivered(rig: &dyn Rig) {
@@ -493,130 +440,5 @@ fn a_publisher_with_room_is_ready_and_flushes(rig: &dyn Rig) {
             Poll::Pending => assert!(std::time::Instant::now() < deadline),
         }
         std::thread::yield_now();
-    }
-}
-
-/// Everything inside one process.
-struct Local {
-    bus: OnceCell<LocalBus>,
-}
-
-impl Local {
-    fn new() -> Self {
-        Self {
-            bus: OnceCell::new(),
-        }
-    }
-}
-
-impl Rig for Local {
-    fn bus(&self) -> Arc<dyn Bus> {
-        Arc::new(self.bus.get_or_init(LocalBus::new).clone())
-    }
-
-    fn slow(&self, capacity: usize) -> Slow {
-        // The capacity is the bus's, so that the slow node must be the first.
-        self.bus
-            .set(LocalBus::with_capacity(capacity))
-            .expect("the first node");
-        Slow::by_gate(self.bus())
-    }
-}
-
-/// A network in its own time, which passes while the test waits.
-struct Chaos {
-    net: ChaosNet,
-}
-
-impl Chaos {
-    fn new() -> Self {
-        Self {
-            net: ChaosNet::new(11),
-        }
-    }
-
-    fn node(&self) -> ChaosBus {
-        let bus = self.net.bus();
-        let delay = Duration::from_micros(50)..Duration::from_millis(2);
-        let faults = Faults {
-            delay,
-            ..Faults::NONE
-        };
-        self.net.set_faults(bus.node(), faults);
-        bus
-    }
-}
-
-impl Rig for Chaos {
-    fn bus(&self) -> Arc<dyn Bus> {
-        Arc::new(self.node())
-    }
-
-    fn slow(&self, capacity: usize) -> Slow {
-        let bus = self.node();
-        let (net, node) = (self.net.clone(), bus.node());
-        net.set_capacity(node, capacity, 2_048);
-        Slow {
-            bus: Arc::new(bus),
-            gate: Arc::default(),
-            stick: Box::new(move |shut| match shut {
-                true => net.pause(node),
-                false => net.resume(node),
-            }),
-        }
-    }
-
-    fn wait(&self, recorder: &Recorder, holds: &dyn Fn(&[Seen]) -> bool) -> bool {
-        let until = self.net.now() + PATIENCE;
-        while !recorder.wait(Duration::ZERO, holds) {
-            if !self.net.step(until) {
-                return false;
-            }
-        }
-        true
-    }
-}
-
-/// A real server, each node with a connection of its own.
-#[cfg(feature = "nats")]
-mod nats_rig {
-    use std::sync::Arc;
-
-    use afterwrite::bus::{Bus, NatsBus};
-    use async_nats::ConnectOptions;
-    use tokio::runtime::Runtime;
-
-    use super::support::server::NatsServer;
-    use super::{Rig, Slow};
-
-    pub(super) struct Nats {
-        server: NatsServer,
-        /// For the slow node: on one thread a slow inbox would slow its connection as well.
-        threads: Runtime,
-    }
-
-    impl Nats {
-        pub(super) fn new() -> Self {
-            Self {
-                server: NatsServer::start(),
-                threads: Runtime::new().expect("a runtime"),
-            }
-        }
-    }
-
-    impl Rig for Nats {
-        fn bus(&self) -> Arc<dyn Bus> {
-            let bus = NatsBus::connect_blocking(&self.server.url());
-            Arc::new(bus.expect("connected"))
-        }
-
-        fn slow(&self, capacity: usize) -> Slow {
-            let bus = NatsBus::builder()
-                .options(ConnectOptions::new().subscription_capacity(capacity))
-                .runtime(self.threads.handle().clone())
-                .connect_blocking(self.server.url())
-                .expect("connected");
-            Slow::by_gate(Arc::new(bus))
-        }
     }
 }
