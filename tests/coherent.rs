@@ -359,7 +359,7 @@ fn loads_are_send_if_their_loader_is() {
 #[test]
 fn i8_no_caller_gets_what_is_older_than_an_invalidation_he_came_after() {
     const IDS: usize = 3;
-    const WRITES: u64 = 10_000;
+    const WRITES: u64 = 5_000;
     let users = Builder::new()
         .loads(2)
         .refill_over(Duration::from_micros(50))
@@ -384,9 +384,10 @@ fn i8_no_caller_gets_what_is_older_than_an_invalidation_he_came_after() {
                     let name = id.to_string();
                     if turn % 16 == 0 {
                         // A caller who gives up at once, perhaps as the leader.
-                        let mut gone = pin!(users.get_or_load(&name, || {
-                            future::pending::<Result<Option<u64>, Infallible>>()
-                        }));
+                        let mut gone = pin!(users.get_or_load(
+                            &name,
+                            future::pending::<Result<Option<u64>, Infallible>>
+                        ));
                         let _ = gone.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                         continue;
                     }
@@ -401,7 +402,7 @@ fn i8_no_caller_gets_what_is_older_than_an_invalidation_he_came_after() {
                 }
             });
         }
-        for write in 1..=100 * WRITES {
+        for write in 1..=1_000 * WRITES {
             let stats = users.stats();
             if write > WRITES && stats.joined > 100 && stats.fence.refused_invalidated > 100 {
                 break;

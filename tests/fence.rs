@@ -168,7 +168,7 @@ fn i7_a_fence_that_nobody_drives_is_standalone() {
 #[test]
 fn i8_nothing_served_is_older_than_an_invalidation_that_returned() {
     const IDS: usize = 3;
-    const WRITES: u64 = 30_000;
+    const WRITES: u64 = 5_000;
     const HITS: u64 = 1_000;
     let fence = Fence::new();
     let cache: Map<(Stamp, u64)> = Mutex::default();
@@ -204,8 +204,9 @@ fn i8_nothing_served_is_older_than_an_invalidation_that_returned() {
                 }
             });
         }
-        for write in 1..=100 * WRITES {
-            if write > WRITES && hits.load(SeqCst) >= HITS {
+        for write in 1..=1_000 * WRITES {
+            let refused = fence.stats().refused_invalidated;
+            if write > WRITES && hits.load(SeqCst) >= HITS && refused > 0 {
                 break;
             }
             thread::yield_now();

@@ -436,7 +436,7 @@ fn an_abandoned_flight_wakes_who_waits() {
             let users = users.clone();
             move || {
                 let mut load = Box::pin(
-                    users.get_or_load(ID, || future::pending::<Result<Option<u64>, Infallible>>()),
+                    users.get_or_load(ID, future::pending::<Result<Option<u64>, Infallible>>),
                 );
                 let _pending = load.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             }
@@ -460,7 +460,7 @@ fn an_abandoned_flight_against_an_invalidation() {
             let users = users.clone();
             move || {
                 let mut load = Box::pin(
-                    users.get_or_load(ID, || future::pending::<Result<Option<u64>, Infallible>>()),
+                    users.get_or_load(ID, future::pending::<Result<Option<u64>, Infallible>>),
                 );
                 let _pending = load.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             }
@@ -492,9 +492,9 @@ fn a_permit_comes_round() {
         let leaving = thread::spawn({
             let users = users.clone();
             move || {
-                let mut load = Box::pin(users.get_or_load("other", || {
-                    future::pending::<Result<Option<u64>, Infallible>>()
-                }));
+                let mut load = Box::pin(
+                    users.get_or_load("other", future::pending::<Result<Option<u64>, Infallible>>),
+                );
                 let _pending = load.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             }
         });

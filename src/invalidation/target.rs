@@ -141,13 +141,11 @@ impl Driver {
     /// [`Unfinished`] when the cache failed or a doubt came meanwhile: the state is `Suspect` (or
     /// what it was before, if that was not `Coherent`), and [`recover`](Self::recover) is due.
     pub fn flush(&self, reason: Reason, floor: Option<u64>) -> Result<(), Unfinished> {
-        let clear = || {
-            let cleared = caught(|| self.target.cache.clear(reason));
-            (cleared, cleared.is_ok())
-        };
-        let (cleared, restored) = self.target.fence.flush_with(floor, clear);
-        cleared?;
-        if restored { Ok(()) } else { Err(Unfinished) }
+        let clear = || ((), caught(|| self.target.cache.clear(reason)).is_ok());
+        match self.target.fence.flush_with(floor, clear) {
+            ((), true) => Ok(()),
+            ((), false) => Err(Unfinished),
+        }
     }
 
     /// Something may have been missed: `Suspect`, or still `Joining`. All older entries are bypassed

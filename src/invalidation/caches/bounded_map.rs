@@ -152,7 +152,7 @@ mod tests {
             step = step.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let id = (step >> 40) % 7;
             let name = id.to_string();
-            if (step >> 50) % 3 == 0 {
+            if (step >> 50).is_multiple_of(3) {
                 map.remove(&name).unwrap();
                 assert!(map.get(&name).is_none());
             } else {

@@ -166,19 +166,19 @@ impl<'a, M: Fn() -> Moment + Clone + Unpin> Future for Turn<'a, M> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let moment = (this.moment)();
-        let (poll, admitted) = {
+        let (poll, admitted, replaced) = {
+            let mut replaced = None;
             let mut state = this.admission.state.lock();
             // A look at the limit: it may have grown since the queue was last served.
             let admitted = this.admission.admit(&mut state, moment);
             let poll = match this.ticket {
                 Some(ticket) if state.granted.remove(&ticket) => Poll::Ready(Ok(())),
                 Some(ticket) => {
-                    state.queue.insert(ticket, cx.waker().clone());
+                    replaced = state.queue.insert(ticket, cx.waker().clone());
                     Poll::Pending
                 }
-                None if state.queue.is_empty()
-                    && state.out < this.admission.limit(&mut state, moment) =>
-                {
+                // Nobody waits longer: whoever could go has been admitted just now.
+                None if state.out < this.admission.limit(&mut state, moment) => {
                     state.out += 1;
                     Poll::Ready(Ok(()))
                 }
@@ -195,8 +195,10 @@ impl<'a, M: Fn() -> Moment + Clone + Unpin> Future for Turn<'a, M> {
                     Poll::Pending
                 }
             };
-            (poll, admitted)
+            (poll, admitted, replaced)
         };
+        // Outside the lock: a waker may own the task that waits here.
+        drop(replaced);
         for waker in admitted {
             waker.wake();
         }

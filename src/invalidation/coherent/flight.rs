@@ -117,12 +117,22 @@ impl<V> Flights<V> {
             }),
         });
         let id: Box<str> = id.into();
-        board.insert(id.clone(), flight.clone());
+        let replaced = board.insert(id.clone(), flight.clone());
+        // Outside the lock: it may be the last handle on an answer.
+        drop(board);
+        drop(replaced);
         Boarding::Lead(Lead {
             flights: self,
             id,
             flight,
         })
+    }
+
+    /// How many places for wakers the flight of `id` has made.
+    #[cfg(test)]
+    pub(super) fn places(&self, id: &str) -> usize {
+        let flight = self.board(id).lock().get(id).cloned();
+        flight.map_or(0, |flight| flight.state.lock().wakers.len())
     }
 
     /// How many flights are on the boards.
@@ -224,33 +234,42 @@ impl<V: Clone> Future for Join<V> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let answer = {
-            let mut state = this.flight.state.lock();
-            match &state.phase {
-                Phase::Landed(_, answer) => answer.clone(),
-                Phase::Abandoned => return Poll::Ready(None),
-                Phase::Queued | Phase::Loading(_) => {
-                    this.slot = Some(state.wait(this.slot, cx.waker()));
-                    return Poll::Pending;
-                }
+        let mut state = this.flight.state.lock();
+        match &state.phase {
+            Phase::Landed(_, answer) => {
+                let answer = answer.clone();
+                drop(state);
+                Poll::Ready(Some((*answer).clone()))
             }
-        };
-        Poll::Ready(Some((*answer).clone()))
+            Phase::Abandoned => Poll::Ready(None),
+            Phase::Queued | Phase::Loading(_) => {
+                let (slot, replaced) = state.wait(this.slot, cx.waker());
+                this.slot = Some(slot);
+                // Outside the lock: a waker may own the task that waits here.
+                drop(state);
+                drop(replaced);
+                Poll::Pending
+            }
+        }
     }
 }
 
 impl<V> State<V> {
-    /// Keeps a waker, in the slot that its waiter has or in a free one.
-    fn wait(&mut self, slot: Option<usize>, waker: &Waker) -> usize {
+    /// Keeps a waker, in the slot that its waiter has or in a free one; returns the slot, and the
+    /// waker that was there.
+    fn wait(&mut self, slot: Option<usize>, waker: &Waker) -> (usize, Option<Waker>) {
         let slot = slot
             .or_else(|| self.free.pop())
             .unwrap_or(self.wakers.len());
-        match self.wakers.get_mut(slot) {
-            Some(Some(kept)) => kept.clone_from(waker),
-            Some(empty) => *empty = Some(waker.clone()),
-            None => self.wakers.push(Some(waker.clone())),
-        }
-        slot
+        let replaced = match self.wakers.get_mut(slot) {
+            Some(Some(kept)) if kept.will_wake(waker) => None,
+            Some(place) => place.replace(waker.clone()),
+            None => {
+                self.wakers.push(Some(waker.clone()));
+                None
+            }
+        };
+        (slot, replaced)
     }
 
     /// Forgets the waker in this slot. Nothing is there once the flight has ended.

@@ -152,7 +152,8 @@ impl<C: Store> Coherent<C> {
     ///
     /// `loader` runs at most once, and not at all if the value is there or another caller loads it.
     /// At most [`Builder::loads`] run at once. Cancel-safe: if the caller whose loader runs
-    /// is cancelled or panics, one that waits takes over with its own.
+    /// is cancelled or panics, one that waits takes over with its own. A call that has been polled
+    /// should be polled on or dropped: others may wait for its load.
     ///
     /// # Errors
     ///

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -204,6 +204,7 @@ fn a_cancelled_waiter_leaves_nothing_behind_in_the_flight() {
         assert_eq!(Arc::strong_count(&woken), 3);
     }
     assert_eq!(Arc::strong_count(&woken), 2);
+    assert_eq!(users.inner.flights.places("1"), 1, "places are used again");
     open.store(1, SeqCst);
     assert!(poll(lead.as_mut()).is_ready());
     assert_eq!(woken.0.load(SeqCst), 0);
@@ -226,4 +227,124 @@ fn callers_queued_for_a_permit_share_a_read_that_has_not_begun() {
     assert!(matches!(poll(lead.as_mut()), Poll::Ready(Ok(Some(1)))));
     assert!(matches!(poll(join.as_mut()), Poll::Ready(Ok(Some(1)))));
     assert_eq!(users.get("1"), Some(Some(1)));
+}
+
+#[test]
+fn a_late_landing_leaves_the_flight_that_took_its_place() {
+    let (users, _) = by_hand(Builder::new());
+    let (first_open, second_open) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut first = Box::pin(users.get_or_load("1", || gated(&first_open, 1)));
+    assert!(poll(first.as_mut()).is_pending());
+    users.invalidate("1");
+    let mut second = Box::pin(users.get_or_load("1", || gated(&second_open, 2)));
+    assert!(poll(second.as_mut()).is_pending());
+    first_open.store(1, SeqCst);
+    assert!(matches!(poll(first.as_mut()), Poll::Ready(Ok(Some(1)))));
+    let mut third = Box::pin(users.get_or_load("1", || gated(&second_open, 3)));
+    assert!(poll(third.as_mut()).is_pending());
+    second_open.store(1, SeqCst);
+    assert!(matches!(poll(second.as_mut()), Poll::Ready(Ok(Some(2)))));
+    assert!(matches!(poll(third.as_mut()), Poll::Ready(Ok(Some(2)))));
+    assert_eq!(users.stats().loads, 2);
+    assert_eq!(users.inner.flights.len(), 0);
+}
+
+/// Calls again when it is woken, from within the landing.
+struct CallsAgain {
+    users: Users,
+    answer: Mutex<Option<Poll<Result<Option<u32>, LoadError>>>>,
+}
+
+impl Wake for CallsAgain {
+    fn wake(self: Arc<Self>) {
+        let again = || future::ready(Ok::<_, Infallible>(Some(2)));
+        let answer = poll(pin!(self.users.get_or_load("1", again)));
+        *self.answer.lock().unwrap() = Some(answer);
+    }
+}
+
+#[test]
+fn a_caller_after_a_failed_landing_loads_for_itself() {
+    let (users, _) = by_hand(Builder::new());
+    let open = AtomicUsize::new(0);
+    let failing = || async {
+        future::poll_fn(|_| match open.load(SeqCst) {
+            0 => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+        Err::<Option<u32>, _>(std::io::Error::other("away"))
+    };
+    let mut lead = Box::pin(users.get_or_load("1", failing));
+    assert!(poll(lead.as_mut()).is_pending());
+    let again = Arc::new(CallsAgain {
+        users: users.clone(),
+        answer: Mutex::default(),
+    });
+    let waker = Waker::from(again.clone());
+    let mut join = Box::pin(users.get_or_load("1", || gated(&open, 1)));
+    let polled = join.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    open.store(1, SeqCst);
+    assert!(matches!(
+        poll(lead.as_mut()),
+        Poll::Ready(Err(LoadError::Failed(_)))
+    ));
+    let answer = again.answer.lock().unwrap().take();
+    assert!(matches!(answer, Some(Poll::Ready(Ok(Some(2))))));
+    assert!(matches!(
+        poll(join.as_mut()),
+        Poll::Ready(Err(LoadError::Failed(_)))
+    ));
+}
+
+/// Another caller loads between this one's look at the cache and at the board.
+struct Between {
+    map: BoundedMap<u32>,
+    other: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Cache for Between {
+    fn remove(&self, id: &str) -> Result<(), Unfinished> {
+        self.map.remove(id)
+    }
+
+    fn clear(&self, reason: Reason) -> Result<(), Unfinished> {
+        self.map.clear(reason)
+    }
+}
+
+impl Store for Between {
+    type Value = u32;
+
+    fn get(&self, id: &str) -> Option<Entry<u32>> {
+        let found = self.map.get(id);
+        let other = self.other.lock().unwrap().take();
+        if let Some(other) = other {
+            other();
+        }
+        found
+    }
+
+    fn insert(&self, id: &str, entry: Entry<u32>) -> Result<(), Unfinished> {
+        self.map.insert(id, entry)
+    }
+}
+
+#[test]
+fn a_load_that_landed_between_two_looks_is_found() {
+    let users = Coherent::new(Between {
+        map: BoundedMap::new(10),
+        other: Mutex::default(),
+    });
+    let load = |users: &Coherent<Between>, value| {
+        let load = || Ok::<_, Infallible>(Some(value));
+        users.get_or_load_blocking("1", load).unwrap()
+    };
+    *users.store().other.lock().unwrap() = Some(Box::new({
+        let users = users.clone();
+        move || assert_eq!(load(&users, 1), Some(1))
+    }));
+    assert_eq!(load(&users, 2), Some(1));
+    assert_eq!(users.stats().loads, 1);
 }
