@@ -47,7 +47,7 @@ pub(crate) use looking::worst;
 
 use super::cache::Reason;
 use super::fence::Coherence;
-use super::outbox::{Giver, Handed, Outbox, Refusal, Ticket};
+use super::outbox::{Giver, Handed, Outbox, Refusal, Request, Ticket};
 use super::protocol::{Micros, Node};
 use super::settings::Settings;
 use super::subject::{Entity, Id, IdRef};
@@ -243,8 +243,15 @@ impl Invalidator {
         self.inner().drop_here(entity, id, position);
         self.send(entity, |out, topic, now| {
             let wire = out.wire.as_mut();
-            out.outbox
-                .emit(topic, id, position, ticket, Giver::Anyone, now, wire)
+            {
+                let request = Request {
+                    id,
+                    position,
+                    ticket,
+                    giver: Giver::Anyone,
+                };
+                out.outbox.emit(topic, request, now, wire)
+            }
         })
     }
 
@@ -373,8 +380,13 @@ impl Invalidator {
         let Out { outbox, wire } = &mut *out;
         let mut result = Ok(Handed::Sent);
         for id in ids {
-            let id = id.borrowed();
-            let handed = outbox.emit(topic, id, position, None, Giver::Guard, now, wire.as_mut());
+            let request = Request {
+                id: id.borrowed(),
+                position,
+                ticket: None,
+                giver: Giver::Guard,
+            };
+            let handed = outbox.emit(topic, request, now, wire.as_mut());
             result = match (result, handed) {
                 (Ok(Handed::Sent), handed) => handed,
                 (result, Ok(_)) => result,

@@ -74,6 +74,16 @@ pub(crate) enum Giver {
     Guard,
 }
 
+/// One id to drop.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) id: IdRef<'a>,
+    pub(crate) position: Option<u64>,
+    /// Told when the frame comes back.
+    pub(crate) ticket: Option<Arc<Ticket>>,
+    pub(crate) giver: Giver,
+}
+
 /// How far the end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -319,14 +329,17 @@ impl Outbox {
     pub(crate) fn emit(
         &mut self,
         topic: TopicId,
-        id: IdRef<'_>,
-        position: Option<u64>,
-        ticket: Option<Arc<Ticket>>,
-        giver: Giver,
+        request: Request<'_>,
         now: Micros,
         wire: &mut dyn Publisher,
     ) -> Result<Handed, Refusal> {
-        self.admit(topic, giver)?;
+        self.admit(topic, request.giver)?;
+        let Request {
+            id,
+            position,
+            ticket,
+            ..
+        } = request;
         if self.is_idle() {
             match self.send_one(topic, id, position, ticket.clone(), now, wire) {
                 Ok(()) => return Ok(Handed::Sent),

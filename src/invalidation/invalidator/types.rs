@@ -12,7 +12,6 @@ use crate::invalidation::target::AlreadyDriven;
 
 /// What became of something that was handed over. This node's own caches have dropped it already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "`Collapsed` says that more was dropped than asked"]
 pub enum Emitted {
     /// The bus has it. It may still be lost, which the others then notice.
     Sent,

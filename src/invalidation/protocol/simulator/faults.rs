@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
+use super::event::Event;
 use super::net::{Link, Packet, Time};
-use super::world::{Event, MS, SECOND, World};
+use super::world::{MS, SECOND, World};
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -158,14 +158,12 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// A process that starts now on a host, whose clock is moved by hand.
     pub(super) fn start(
-        pid: u64,
-        host: usize,
-        incarnation: Incarnation,
+        (pid, host, incarnation): (u64, usize, Incarnation),
         now: Micros,
         rules: Rules,
         write_limit: Micros,
-        plain_peers: bool,
         clock: &Arc<AtomicU64>,
     ) -> Self {
         let own = Arc::<OwnMarks>::default();
@@ -175,7 +173,7 @@ impl Process {
                 prefix: Prefix::default(),
                 name: format!("host-{host}").into(),
                 reader: false,
-                plain_peers,
+                plain_peers: host.is_multiple_of(2),
                 lease: rules.lease,
                 write_limit,
                 capacity: 12,

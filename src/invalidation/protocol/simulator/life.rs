@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use super::event::Event;
 use super::faults::Fault;
 use super::host::{Cached, Load, OpenWrite, id_name};
 use super::net::Time;
 use super::store::{ENTITIES, IDS, Key, PLAIN, STAMPED};
-use super::world::{BOUND, Event, MS, RULES, SECOND, WRITE_LIMIT, World};
+use super::world::{BOUND, MS, RULES, SECOND, WRITE_LIMIT, World};
 use crate::invalidation::cache::Reason;
 use crate::invalidation::fence::{Coherence, View};
-use crate::invalidation::outbox::{Giver, Handed, Outcome, Ticket};
+use crate::invalidation::outbox::{Giver, Handed, Outcome, Request, Ticket};
 use crate::invalidation::protocol::Mutant;
 use crate::invalidation::subject::IdRef;
 
@@ -120,15 +121,13 @@ impl World {
             let id = IdRef::new(&name).unwrap();
             let ticket = wants_ticket.then(Arc::<Ticket>::default);
             let (outbox, wire) = (&mut process.outbox, &mut process.wire);
-            let handed = outbox.emit(
-                topic(key.0),
+            let request = Request {
                 id,
                 position,
-                ticket.clone(),
-                Giver::Anyone,
-                now,
-                wire,
-            );
+                ticket: ticket.clone(),
+                giver: Giver::Anyone,
+            };
+            let handed = outbox.emit(topic(key.0), request, now, wire);
             if let (Ok(Handed::Sent), Some(ticket)) = (handed, ticket) {
                 let number = outbox.mark(topic(key.0));
                 let waiting = (process.incarnation, key.0, number, ticket);
@@ -233,7 +232,13 @@ impl World {
                 let name = id_name(key.1);
                 let id = IdRef::new(&name).unwrap();
                 let (outbox, wire) = (&mut process.outbox, &mut process.wire);
-                let _ = outbox.emit(topic(key.0), id, position, None, Giver::Guard, now, wire);
+                let request = Request {
+                    id,
+                    position,
+                    ticket: None,
+                    giver: Giver::Guard,
+                };
+                let _ = outbox.emit(topic(key.0), request, now, wire);
             }
             process.outbox.close_guard(topic(key.0), open.guard);
             version.map(|version| (key, version))

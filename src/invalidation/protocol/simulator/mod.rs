@@ -11,6 +11,7 @@
 //! A failure names its seed; `AFTERWRITE_SIM_SEED=<seed> cargo test simulator::replay` runs it
 //! again, event for event. `AFTERWRITE_SIM_WRITES` sets how many writes `faults` makes.
 
+mod event;
 mod faults;
 mod host;
 mod life;
@@ -22,8 +23,9 @@ mod world;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use event::{Plan, Tally};
 use faults::FAULTS;
-use world::{MS, Plan, SECOND, Tally, World};
+use world::{MS, SECOND, World};
 
 use super::Mutant;
 

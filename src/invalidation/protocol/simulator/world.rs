@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::faults::Fault;
+use super::event::{Entry, Event, Plan, Tally};
 use super::host::{Process, SimClock, set};
 use super::net::{Access, Link, Packet, Time};
 use super::rng::Rng;
 use super::store::Store;
 use crate::invalidation::frame::{Body, Frame, Incarnation};
-use crate::invalidation::protocol::{Micros, Mutant, Rules};
+use crate::invalidation::protocol::{Micros, Rules};
 use crate::invalidation::subject::{Address, Prefix};
 
 pub(super) const MS: Time = 1_000;
@@ -35,132 +35,6 @@ pub(super) const RULES: Rules = Rules {
 /// B, and what the clocks' rates add to a write limit.
 pub(super) const BOUND: Time = RULES.lease + RULES.e_max + TICK + 5 * MS;
 
-/// What a run is made of.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Plan {
-    pub(super) seed: u64,
-    pub(super) hosts: usize,
-    /// The run ends after so many writes.
-    pub(super) writes: u64,
-    /// The mean time between faults; 0 for none.
-    pub(super) fault_every: Time,
-    /// The mean time between writes of one host.
-    pub(super) write_every: Time,
-    /// Writers are quick, nobody asks for flushes, and who goes down waits for its guards.
-    pub(super) orderly: bool,
-    /// The time between orderly restarts of one host after the other; 0 for none.
-    pub(super) rolling_every: Time,
-    pub(super) mutant: Option<Mutant>,
-}
-
-/// Something that happens. `pid` names the process it happens to: if that is gone, nothing does.
-#[derive(Debug)]
-pub(super) enum Event {
-    AtServer {
-        server: usize,
-        packet: Rc<Packet>,
-        forwarded: bool,
-    },
-    AtHost {
-        host: usize,
-        connection: u64,
-        packet: Rc<Packet>,
-    },
-    Poll {
-        host: usize,
-        pid: u64,
-    },
-    Write {
-        host: usize,
-        pid: u64,
-    },
-    Commit {
-        host: usize,
-        pid: u64,
-        write: u64,
-    },
-    CloseGuard {
-        host: usize,
-        pid: u64,
-        write: u64,
-    },
-    Look {
-        host: usize,
-        pid: u64,
-    },
-    LoadReads {
-        host: usize,
-        pid: u64,
-        load: u64,
-    },
-    LoadEnds {
-        host: usize,
-        pid: u64,
-        load: u64,
-    },
-    Connect {
-        host: usize,
-        connection: u64,
-    },
-    Subscribe {
-        host: usize,
-        connection: u64,
-    },
-    Overrun {
-        host: usize,
-        pid: u64,
-    },
-    Boot {
-        host: usize,
-    },
-    Fault,
-    /// The next host is restarted in order.
-    Roll {
-        host: usize,
-    },
-    Restart {
-        host: usize,
-        pid: u64,
-    },
-}
-
-/// What a run counts.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tally {
-    pub(super) writes: u64,
-    pub(super) looks: u64,
-    /// Looks at a coherent watch, and those that found a value.
-    pub(super) coherent: u64,
-    pub(super) hits: u64,
-    pub(super) flushes: u64,
-    pub(super) doubts: u64,
-    pub(super) confirmed: u64,
-    pub(super) collapsed: u64,
-    pub(super) overflows: u64,
-    pub(super) retired: u64,
-    pub(super) goodbyes: u64,
-    pub(super) faults: std::collections::BTreeMap<Fault, u64>,
-}
-
-impl Tally {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.writes += other.writes;
-        self.looks += other.looks;
-        self.coherent += other.coherent;
-        self.hits += other.hits;
-        self.flushes += other.flushes;
-        self.doubts += other.doubts;
-        self.confirmed += other.confirmed;
-        self.collapsed += other.collapsed;
-        self.overflows += other.overflows;
-        self.retired += other.retired;
-        self.goodbyes += other.goodbyes;
-        for (fault, n) in &other.faults {
-            *self.faults.entry(*fault).or_default() += n;
-        }
-    }
-}
-
 /// A host's place.
 #[derive(Debug)]
 pub(super) struct Host {
@@ -172,29 +46,6 @@ pub(super) struct Host {
     pub(super) blocked_until: Time,
     pub(super) lag_until: Time,
     pub(super) lag: Time,
-}
-
-struct Entry {
-    at: Time,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
 }
 
 /// Everything there is.
@@ -564,15 +415,11 @@ impl World {
         place.paused_until = self.now;
         let now = place.clock.read(self.now);
         set(&place.by_hand, now);
-        let plain_peers = host % 2 == 0;
         place.process = Some(Process::start(
-            pid,
-            host,
-            incarnation,
+            (pid, host, incarnation),
             now,
             rules,
             WRITE_LIMIT,
-            plain_peers,
             &place.by_hand,
         ));
         self.disconnect(host, 5 * MS);
@@ -611,29 +458,5 @@ impl World {
             .iter()
             .map(|watch| watch.feed.overflows())
             .sum::<u64>();
-    }
-}
-
-impl Event {
-    /// Whose event it is, and the process that it needs if not any.
-    const fn process(&self) -> Option<(usize, Option<u64>)> {
-        match *self {
-            Self::AtHost { host, .. } => Some((host, None)),
-            Self::Poll { host, pid }
-            | Self::Write { host, pid }
-            | Self::Commit { host, pid, .. }
-            | Self::CloseGuard { host, pid, .. }
-            | Self::Look { host, pid }
-            | Self::LoadReads { host, pid, .. }
-            | Self::LoadEnds { host, pid, .. }
-            | Self::Overrun { host, pid }
-            | Self::Restart { host, pid } => Some((host, Some(pid))),
-            Self::AtServer { .. }
-            | Self::Connect { .. }
-            | Self::Subscribe { .. }
-            | Self::Boot { .. }
-            | Self::Roll { .. }
-            | Self::Fault => None,
-        }
     }
 }
