@@ -273,9 +273,11 @@ impl Invalidator {
         let ids: Vec<I::Item> = ids.into_iter().collect();
         let checked: Result<Vec<_>, _> = ids.iter().map(|id| IdRef::new(id.as_ref())).collect();
         let checked = checked?;
-        for &id in &checked {
-            self.inner().drop_here(entity, id, position);
-        }
+        self.inner().here(entity, |listener| {
+            for &id in &checked {
+                listener.feed.remove_now(id, position);
+            }
+        });
         self.send(entity, |out, topic, now| {
             let wire = out.wire.as_mut();
             out.outbox
@@ -369,9 +371,11 @@ impl Invalidator {
         position: Option<u64>,
         guard: Option<(usize, super::outbox::GuardId)>,
     ) -> Result<Emitted, EmitError> {
-        for id in ids {
-            self.inner().drop_here(entity, id.borrowed(), position);
-        }
+        self.inner().here(entity, |listener| {
+            for id in ids {
+                listener.feed.remove_now(id.borrowed(), position);
+            }
+        });
         let (Some(remote), Some((topic, guard))) = (self.remote(), guard) else {
             return Ok(Emitted::Standalone);
         };

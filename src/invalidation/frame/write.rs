@@ -74,7 +74,7 @@ impl<'a> BatchWriter<'a> {
     }
 
     /// Appends the whole frame to `out`.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn finish(self, out: &mut Vec<u8>, header: &Header) {
         write_batch(out, header, self.count, self.ids);
     }

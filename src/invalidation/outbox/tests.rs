@@ -271,7 +271,7 @@ fn a_goodbye_is_said_only_if_it_is_true() {
 #[test]
 fn tickets_tell_what_became_of_a_frame() {
     let ((mut outbox, topic), mut tape) = (outbox(true), Tape::new(9));
-    let mut emit = |outbox: &mut Outbox, now, tape: &mut Tape| {
+    let emit = |outbox: &mut Outbox, now, tape: &mut Tape| {
         let ticket = Arc::new(Ticket::default());
         let request = Request {
             id: IdRef::new("a").unwrap(),
