@@ -106,7 +106,8 @@ pub fn cache_hit(n: usize) -> Workload {
         bare.insert(id.clone(), 7);
     }
     let picks = crate::workload::picks(n);
-    let visit = move |name, hit: Box<dyn Fn(&str) -> Option<u64>>| {
+    type Hit = Box<dyn Fn(&str) -> Option<u64>>;
+    let visit = move |name, hit: Hit| {
         let (ids, picks) = (ids.clone(), picks.clone());
         assert_eq!(hit(&ids[0]), Some(7));
         let mut at = 0;
