@@ -210,7 +210,9 @@ fn soak() {
         received.load(SeqCst)
     );
     assert!(total > 0 && churned > 0);
-    if let Some((early, late)) = steady {
+    // A sanitizer keeps what is freed for a while.
+    let weighed = std::env::var_os("AFTERWRITE_SOAK_UNWEIGHED").is_none();
+    if let Some((early, late)) = steady.filter(|_| weighed) {
         assert!(late < early + early / 4 + 4096, "memory grows: {memory:?}");
     }
 }

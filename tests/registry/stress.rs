@@ -230,18 +230,14 @@ fn r15_closing_from_elsewhere_under_load() {
             let mut subscription = registry.subscribe_with("a", options).unwrap();
             let closer = subscription.closer();
             std::thread::scope(|scope| {
-                let mut spawned = Vec::new();
-                spawned.push(scope.spawn(move || closer.close()));
+                let closing = scope.spawn(move || closer.close());
                 if round % 2 == 0 {
                     subscription.close();
                     assert_eq!(subscription.try_recv(), Err(TryRecvError::Ended));
                 } else {
                     while subscription.recv_blocking().is_some() {}
                 }
-
-                for thread in spawned {
-                    thread.join().unwrap();
-                }
+                closing.join().unwrap();
             });
         }
         stop.send(()).unwrap();
