@@ -14,7 +14,7 @@ use afterwrite::invalidation::coherent::Coherent;
 use afterwrite::invalidation::fence::Coherence;
 use afterwrite::invalidation::subject::Entity;
 use afterwrite::invalidation::{
-    ConfirmError, EmitError, Emitted, Farewell, Invalidator, Settings, StartError, WatchError, Why,
+    ConfirmError, EmitError, Emitted, Farewell, Invalidator, Settings, WatchError, Why,
 };
 use support::{Moody, Seen, block_on, entity, eventually, nap, quick, recorder};
 

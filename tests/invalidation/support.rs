@@ -1,4 +1,5 @@
 //! What the tests of the invalidator share: a bus with moods, and something that sees.
+#![allow(dead_code)] // Each test file uses its own part.
 
 use std::future::Future;
 use std::pin::pin;
