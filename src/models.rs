@@ -195,6 +195,7 @@ pub struct Receiver<T>(topic::Receiver<T, Bell>);
 
 impl<T: Clone> Receiver<T> {
     /// What comes next, without waiting.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Found<T> {
         found(self.0.next())
     }

@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use afterwrite::{
     Expiry, Gate, Notice, Overflow, Published, Registry, Retry, Submitted, SubscribeOptions,
@@ -87,7 +89,7 @@ impl Soak {
             };
             *own.entry(key).or_default() += sent;
         }
-        let mut sent = self.sent.lock().expect("no sender failed");
+        let mut sent = self.sent.lock();
         for (key, n) in own {
             *sent.entry(key).or_default() += n;
         }
@@ -192,7 +194,7 @@ fn soak() {
         churn.join().expect("it came and went")
     });
     soak.registry.close();
-    let sent = soak.sent.into_inner().expect("no sender failed");
+    let sent = soak.sent.into_inner();
     let total: u64 = sent.values().sum();
     for receiver in receivers {
         let (key, counted) = runtime.block_on(receiver).expect("no receiver failed");
@@ -208,7 +210,9 @@ fn soak() {
         received.load(SeqCst)
     );
     assert!(total > 0 && churned > 0);
-    if let Some((early, late)) = steady {
+    // A sanitizer keeps what is freed for a while.
+    let weighed = std::env::var_os("AFTERWRITE_SOAK_UNWEIGHED").is_none();
+    if let Some((early, late)) = steady.filter(|_| weighed) {
         assert!(late < early + early / 4 + 4096, "memory grows: {memory:?}");
     }
 }

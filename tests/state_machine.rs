@@ -194,7 +194,10 @@ fn step(call: Call, real: &mut Real, model: &mut Model) {
                     (Ok(Notice::Missed { n, visible }), Expected::Missed { lost, seen, later }) => {
                         assert_eq!(n, lost);
                         // Cautious is allowed, careless is not.
-                        assert!(if visible { seen } else { !seen || later });
+                        assert!(
+                            if visible { seen } else { !seen || later },
+                            "{index}: {n} visible {visible}, model: seen {seen} later {later}"
+                        );
                     }
                     (Err(TryRecvError::Empty), Expected::Empty) => {}
                     (Err(TryRecvError::Ended), Expected::Ended) => {}

@@ -105,7 +105,9 @@ use std::marker::PhantomData;
 pub(crate) use hash::{Hasher, KeyHash};
 
 use cell::{DefaultCell, SnapshotCell};
-use stripe::{Stripe, WriterGuard};
+use stripe::Stripe;
+#[cfg(test)]
+use stripe::WriterGuard;
 
 use crate::sync::Arc;
 
@@ -126,6 +128,7 @@ pub(crate) struct Directory<V: Keyed, C: SnapshotCell<V> = DefaultCell<V>> {
 }
 
 /// While it lives every writer of its directory waits: see [`Directory::lock_all_writers`].
+#[cfg(test)]
 #[must_use]
 pub(crate) struct WritersLocked<'a, V> {
     _guards: Vec<WriterGuard<'a, V>>,
@@ -171,6 +174,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     ///
     /// Lock-free, and but for splits that move this key wait-free.
     #[inline]
+    #[cfg(any(test, afterwrite_loom))]
     pub(crate) fn may_contain(&self, hash: KeyHash) -> bool {
         self.stripe(hash).may_contain(hash.fingerprint())
     }
@@ -255,6 +259,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     ///
     /// Writers do this as they go; only what readers held at the last writer's time is left to it.
     /// Takes each stripe's writers' lock in turn.
+    #[cfg(any(test, afterwrite_loom))]
     pub(crate) fn collect(&self) {
         for stripe in &self.stripes {
             stripe.collect();
@@ -263,6 +268,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
 
     /// Keeps all writers out until the guard is dropped, so that a test can show who needs none of
     /// them. A writer on the thread that holds it would wait for itself.
+    #[cfg(test)]
     pub(crate) fn lock_all_writers(&self) -> WritersLocked<'_, V> {
         WritersLocked {
             _guards: self.stripes.iter().map(Stripe::lock_writers).collect(),

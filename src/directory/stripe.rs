@@ -17,7 +17,7 @@ use super::order;
 use super::prefetch::prefetch;
 use super::sizes::{FIRST_SEGMENT, KEYS_PER_BUCKET, MAX_BUCKETS, SEGMENTS};
 use super::snapshot::{Snapshot, with_arc};
-use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex, MutexGuard};
+use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex};
 
 /// One of the directory's independent parts.
 pub(super) struct Stripe<V, C: SnapshotCell<V>> {
@@ -49,7 +49,8 @@ struct Table<C> {
 }
 
 /// Held while a writer is at work.
-pub(crate) type WriterGuard<'a, V> = MutexGuard<'a, Locked<V>>;
+#[cfg(test)]
+pub(crate) type WriterGuard<'a, V> = crate::sync::MutexGuard<'a, Locked<V>>;
 
 impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     pub(super) fn new() -> Self {
@@ -95,6 +96,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
 
     /// See [`Directory::may_contain`](super::Directory::may_contain).
     #[inline]
+    #[cfg(any(test, afterwrite_loom))]
     pub(super) fn may_contain(&self, fingerprint: Fingerprint) -> bool {
         self.table.probe(fingerprint, |_| Some(())).is_some()
     }
@@ -226,12 +228,14 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     }
 
     /// Frees all that was removed and is not being read.
+    #[cfg(any(test, afterwrite_loom))]
     pub(super) fn collect(&self) {
         let mut freed = Freed::new();
         self.writers.lock.lock().graveyard.sweep_all(&mut freed);
     }
 
     /// Keeps all writers out.
+    #[cfg(test)]
     pub(super) fn lock_writers(&self) -> WriterGuard<'_, V> {
         self.writers.lock.lock()
     }

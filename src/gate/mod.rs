@@ -11,7 +11,7 @@ mod watermark;
 
 pub use attempt::Attempt;
 pub use producer::Gate;
-pub(crate) use producer::{Read, Source};
+pub(crate) use producer::{Read, Source, SyncProducer};
 pub use retry::Retry;
 pub(crate) use watermark::Registration;
 #[cfg(afterwrite_loom)]

@@ -71,11 +71,14 @@ impl<T> fmt::Debug for Gate<T> {
     }
 }
 
+/// A synchronous producer.
+pub(crate) type SyncProducer<T> = Box<dyn FnMut(&Attempt) -> Option<T> + Send>;
+
 /// Where a payload comes from, on its way to the shard.
 pub(crate) enum Source<T> {
     /// Handed over by a publisher.
     Ready(T),
-    Sync(Box<dyn FnMut(&Attempt) -> Option<T> + Send>),
+    Sync(SyncProducer<T>),
     Async(Box<dyn Start<T>>),
     Reached(Reached, T),
 }

@@ -68,6 +68,19 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Becomes the driver of a cache whose process is alone: `Standalone`.
+    pub(crate) fn attach_alone(&self) -> Result<Driver, AlreadyDriven> {
+        if self.fence.attach_alone() {
+            Ok(Driver {
+                target: self.clone(),
+            })
+        } else {
+            Err(AlreadyDriven)
+        }
+    }
+}
+
 impl<C: Cache> From<C> for Target {
     fn from(cache: C) -> Self {
         Self::new(cache)
@@ -151,6 +164,22 @@ impl Driver {
     /// [`Unfinished`] when the cache failed, or a doubt came after the call began, which stands.
     pub fn recover(&self, reason: Reason, floor: Option<u64>) -> Result<(), Unfinished> {
         let clear = || caught(|| self.target.cache.clear(reason)).is_ok();
+        if self.target.fence.recover(floor, clear) {
+            Ok(())
+        } else {
+            Err(Unfinished)
+        }
+    }
+
+    /// As [`recover`](Self::recover), unless `still` answers `false`. It is asked when a doubt that
+    /// it does not know of yet would make the recovery fail, so that none is overlooked.
+    pub(crate) fn recover_if(
+        &self,
+        reason: Reason,
+        floor: Option<u64>,
+        still: impl FnOnce() -> bool,
+    ) -> Result<(), Unfinished> {
+        let clear = || caught(|| self.target.cache.clear(reason)).is_ok() && still();
         if self.target.fence.recover(floor, clear) {
             Ok(())
         } else {

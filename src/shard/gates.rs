@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::inbox::Counts;
 use super::job::Delivery;
 use super::ready::Node;
-use crate::gate::{Attempt, Reached, Read, Registration, Source};
+use crate::gate::{Attempt, Reached, Read, Registration, Source, SyncProducer};
 use crate::observer::SkipReason;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::panics::contain;
@@ -45,7 +45,7 @@ pub(super) enum Outcome<T> {
 
 /// A producer on its shard.
 pub(super) enum Producer<T> {
-    Sync(Box<dyn FnMut(&Attempt) -> Option<T> + Send>),
+    Sync(SyncProducer<T>),
     Async(Box<dyn Read<T>>),
     Reached {
         reached: Reached,

@@ -91,6 +91,9 @@ impl Count {
     }
 }
 
+/// Keys with what was refused of them.
+pub(super) type Refusals<T> = Vec<(Arc<Channel<T>>, Box<Refusal<T>>)>;
+
 /// A job that was not taken over.
 pub(crate) enum NotTaken<T> {
     Full(Job<T>),
@@ -263,11 +266,7 @@ impl<T> Inbox<T> {
     }
 
     /// Empties the queue, and the refused list, for the last time.
-    pub(super) fn finish(
-        &self,
-        messages: &mut Vec<Message<T>>,
-        refusals: &mut Vec<(Arc<Channel<T>>, Box<Refusal<T>>)>,
-    ) {
+    pub(super) fn finish(&self, messages: &mut Vec<Message<T>>, refusals: &mut Refusals<T>) {
         let stranded = self.stranded.lock();
         self.finished.store(true, Relaxed);
         messages.extend(self.queue.drain());

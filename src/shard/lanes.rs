@@ -14,6 +14,9 @@ use crate::topic::{Busy, Pushed, Walk};
 /// Gates that one visit of a lane lets go, before other keys have their turn.
 const VISIT: usize = 16;
 
+/// A push of the shard, in slices.
+type Push<T> = Walk<Arc<Channel<T>>, T, KeyState<T>>;
+
 /// The gates of one key. What was published goes first, then gates in submit order; a push that
 /// is under way stays at the head.
 pub(super) struct Lane<T> {
@@ -22,7 +25,7 @@ pub(super) struct Lane<T> {
     /// How many of them were published.
     published: usize,
     /// The head's push, if it is under way.
-    walk: Option<(Walk<Arc<Channel<T>>, T, KeyState<T>>, Option<Instant>)>,
+    walk: Option<(Push<T>, Option<Instant>)>,
     scheduled: bool,
     /// Whether one of the gates stands for refused producers.
     pub(super) refusing: bool,

@@ -236,12 +236,12 @@ impl<T, A: Attached> Topic<T, A> {
         topic.subscribers.fetch_add(1, Relaxed);
         drop(writers);
         drop(swept);
-        let begin = if planted(faults::BEGIN_AFTER_LIVE) {
+        let before = if planted(faults::BEGIN_AFTER_LIVE) {
             joined
         } else {
             before
         };
-        let receiver = Receiver::new(topic.clone(), mine, chunk, overflow, begin, joined, lost);
+        let receiver = Receiver::new(topic.clone(), mine, chunk, overflow, before, joined, lost);
         if joined.has(SHUT) {
             // Dropping the receiver takes the registration back.
             return Err(Refused::Shut);

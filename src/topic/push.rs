@@ -454,7 +454,7 @@ impl Cursor {
 
 /// From how many chunks on a walk fetches ahead: the lines it touches then outgrow the nearer
 /// caches between two pushes. Below, the look ahead costs more than it saves.
-const FAR: u32 = 32;
+const FAR: u32 = if cfg!(afterwrite_loom) { 1 } else { 32 };
 
 /// A walk within one chunk: what changes with each entry, kept in registers. Its drop, which a
 /// panicking clone runs as well, tells the cursor.

@@ -261,11 +261,18 @@ impl Subscriber {
                 },
             };
         }
-        // All that is known to be lost by now is told at once.
-        let gap: Vec<Entry> = self
+        // What was lost is told before the notice that follows it. A conflating subscriber with a
+        // payload at hand is told of all that was lost before that.
+        let end = next.unwrap_or(self.unread.len());
+        let first = self
             .unread
-            .drain(..next.unwrap_or(self.unread.len()))
-            .collect();
+            .iter()
+            .position(|e| matches!(e, Entry::First(_)));
+        let end = match first {
+            Some(first) if self.overflow != Overflow::Conflate || next.is_none() => first.min(end),
+            _ => end,
+        };
+        let gap: Vec<Entry> = self.unread.drain(..end).collect();
         let lost = gap
             .iter()
             .filter(|e| matches!(e, Entry::Lost { .. }))

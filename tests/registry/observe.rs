@@ -1,7 +1,7 @@
 //! R19: what an observer is told.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use afterwrite::{Observer, Registry, SubscriptionId, Timing};
@@ -169,7 +169,7 @@ fn r22_an_observer_that_panics_harms_nobody_and_is_counted() {
 
 /// Subscribes, publishes, submits and looks around from wherever it is called.
 struct Meddles {
-    registry: Arc<std::sync::OnceLock<Registry<u64>>>,
+    registry: Arc<Mutex<Option<Registry<u64>>>>,
     inside: AtomicBool,
     calls: Arc<AtomicUsize>,
 }
@@ -179,7 +179,8 @@ impl Meddles {
         if self.inside.swap(true, SeqCst) {
             return;
         }
-        if let Some(registry) = self.registry.get() {
+        let registry = self.registry.lock().unwrap().clone();
+        if let Some(registry) = registry {
             let mut own = registry.subscribe(key).unwrap();
             let _ = registry.publish(key, 100);
             let _ = registry.submit(key, |_| Some(101));
@@ -206,7 +207,7 @@ impl Observer for Meddles {
 
 #[test]
 fn r19_it_is_called_after_the_walk_and_may_use_the_registry() {
-    let itself = Arc::new(std::sync::OnceLock::new());
+    let itself = Arc::new(Mutex::new(None));
     let calls = Arc::new(AtomicUsize::new(0));
     let registry: Registry<u64> = Registry::<u64>::builder()
         .workers(1)
@@ -217,7 +218,7 @@ fn r19_it_is_called_after_the_walk_and_may_use_the_registry() {
         })
         .build()
         .unwrap();
-    assert!(itself.set(registry.clone()).is_ok());
+    *itself.lock().unwrap() = Some(registry.clone());
     let mut subscription = registry.subscribe("a").unwrap();
     assert_eq!(calls.load(SeqCst), 1);
     assert_eq!(
@@ -230,4 +231,6 @@ fn r19_it_is_called_after_the_walk_and_may_use_the_registry() {
     while next(&mut subscription) != changed(2) {}
     registry.close();
     drop(subscription);
+    // A registry that its own observer holds is never dropped.
+    *itself.lock().unwrap() = None;
 }

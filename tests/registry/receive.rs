@@ -12,7 +12,8 @@ use crate::support::*;
 
 #[test]
 fn r3_every_way_yields_the_same_and_ends() {
-    let ways: [(&str, fn(&mut Subscription<u64>) -> Option<Notice<u64>>); 5] = [
+    type Way = fn(&mut Subscription<u64>) -> Option<Notice<u64>>;
+    let ways: [(&str, Way); 5] = [
         ("recv", |s| block_on(s.recv())),
         ("stream", |s| block_on(s.next())),
         ("recv_blocking", |s| s.recv_blocking()),

@@ -1,7 +1,6 @@
 //! R4, R15, under many threads: the ledger comes from outcomes and receipts alone.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 
@@ -10,6 +9,7 @@ use afterwrite::{
 };
 
 use crate::support::*;
+use parking_lot::Mutex;
 
 const KEYS: usize = 4;
 
@@ -149,7 +149,7 @@ fn r15_no_push_is_lost_doubled_or_out_of_order() {
                         assert!(counted);
                         *own.entry(key).or_insert(0) += 1;
                     }
-                    let mut sent = sent.lock().unwrap();
+                    let mut sent = sent.lock();
                     for (key, n) in own {
                         *sent.entry(key).or_insert(0) += n;
                     }
@@ -160,7 +160,7 @@ fn r15_no_push_is_lost_doubled_or_out_of_order() {
         stop.send(()).unwrap();
         churn.join().unwrap();
         registry.close();
-        let sent = sent.lock().unwrap();
+        let sent = sent.lock();
         for receiver in receivers {
             let (key, counted) = receiver.join().unwrap();
             assert_eq!(counted, sent[&key], "k{key}");
@@ -193,18 +193,18 @@ fn r15_tasks_that_sleep_are_all_woken() {
     }
     for round in 0..ROUNDS {
         if round % 2 == 0 {
-            assert_eq!(registry.publish("a", round), Published::Reached(TASKS));
+            // The shard may still be leaving its last push.
+            let published = registry.publish("a", round);
+            assert!(matches!(
+                published,
+                Published::Reached(TASKS) | Published::HandedOver
+            ));
         } else {
             queued(registry.submit("a", move |_| Some(round)));
         }
         for _ in 0..TASKS {
             rounds.recv_timeout(SOON).expect("a lost wake-up");
         }
-        // The shard may still be leaving its push.
-        until("the turn is free", || {
-            let shard = registry.stats().shards[0].clone();
-            shard.queued + shard.waiting == 0
-        });
     }
 }
 
@@ -230,18 +230,14 @@ fn r15_closing_from_elsewhere_under_load() {
             let mut subscription = registry.subscribe_with("a", options).unwrap();
             let closer = subscription.closer();
             std::thread::scope(|scope| {
-                let mut spawned = Vec::new();
-                spawned.push(scope.spawn(move || closer.close()));
+                let closing = scope.spawn(move || closer.close());
                 if round % 2 == 0 {
                     subscription.close();
                     assert_eq!(subscription.try_recv(), Err(TryRecvError::Ended));
                 } else {
                     while subscription.recv_blocking().is_some() {}
                 }
-
-                for thread in spawned {
-                    thread.join().unwrap();
-                }
+                closing.join().unwrap();
             });
         }
         stop.send(()).unwrap();

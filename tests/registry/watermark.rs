@@ -79,7 +79,11 @@ fn w2_advances_race_submits() {
     let mut subscription = registry.subscribe("a").unwrap();
     std::thread::scope(|scope| {
         let mut spawned = Vec::new();
-        spawned.push(scope.spawn(|| (1..=2_000).for_each(|position| drop(view.advance(position)))));
+        spawned.push(scope.spawn(|| {
+            (1..=2_000).for_each(|position| {
+                view.advance(position);
+            })
+        }));
         spawned.push(scope.spawn(|| {
             for position in 1..=2_000 {
                 queued(registry.submit_at("a", view.reached(position), position));

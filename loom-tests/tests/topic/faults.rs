@@ -100,7 +100,14 @@ const ORDERINGS: &[(&str, &str)] = &[
 const ARGUED: &[&str] = &["turn_owe"];
 
 /// Orderings of other rooms, which have models of their own.
-const ELSEWHERE: &[&str] = &[];
+const ELSEWHERE: &[&str] = &[
+    "bell_ring",
+    "bell_take",
+    "ready_mark",
+    "refusal_list",
+    "handed_down",
+    "handed_read",
+];
 
 /// Which model has to fail for which step taken away.
 const CANARIES: &[(&str, &str)] = &[

@@ -1,4 +1,9 @@
 //! Every overflow policy at capacity 1 and 2: three pushes against a receiver.
+//!
+//! The model's own thread pushes and the receiver is spawned. The checker remembers only the last
+//! access to each atomic, and a push looks at a slot's stamp before it stores one: a receiver's look
+//! that ran before both would be forgotten, and the order "store, then look" never tried. Run
+//! first, the push's store is what the receiver's look meets, and both orders are tried.
 
 use afterwrite::Overflow;
 use afterwrite_loom_tests::{Subscriber, model};
@@ -12,12 +17,9 @@ fn three_pushes(overflow: Overflow, capacity: u16) {
     model(move || {
         let topic = topic();
         let mut subscriber = Subscriber::new(&topic, overflow, capacity);
-        // The pusher is the main thread: the checker remembers one last access of an atomic, and a
-        // receiver that runs first would hide its own looks.
         let receiver = thread::spawn(move || {
-            for _ in 0..2 {
-                subscriber.look();
-            }
+            subscriber.look();
+            subscriber.look();
             subscriber
         });
         for value in 1..=3 {

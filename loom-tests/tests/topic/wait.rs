@@ -100,13 +100,18 @@ fn push_against_two_receivers_that_wait() {
 }
 
 /// Property: a receiver that begins to wait while a walk goes on in slices is woken by its end at the
-/// latest. Two threads: the walk, the receiver.
-#[test]
-fn a_walk_in_slices_against_a_receiver_that_waits() {
-    model(|| {
+/// latest, whether its chunk's wakes come in a slice or at the end. Two threads: the walk, the
+/// receiver.
+fn walk_in_slices(last_sleeps: bool) {
+    model(move || {
         let topic = topic();
-        let mut early = Subscriber::new(&topic, Overflow::DropNewest, 1);
-        let mut late = Subscriber::new(&topic, Overflow::DropNewest, 1);
+        let first = Subscriber::new(&topic, Overflow::DropNewest, 1);
+        let last = Subscriber::new(&topic, Overflow::DropNewest, 1);
+        let (mut sleeper, mut other) = if last_sleeps {
+            (last, first)
+        } else {
+            (first, last)
+        };
         let walker = {
             let topic = topic.clone();
             thread::spawn(move || {
@@ -115,11 +120,21 @@ fn a_walk_in_slices_against_a_receiver_that_waits() {
                 assert_eq!(walk.finish().reached, 2);
             })
         };
-        early.wait_for(1);
+        sleeper.wait_for(1);
         walker.join().unwrap();
-        assert_eq!(early.got(), [1]);
-        assert_eq!(late.drain().got(), [1]);
+        assert_eq!(sleeper.got(), [1]);
+        assert_eq!(other.drain().got(), [1]);
     });
+}
+
+#[test]
+fn a_walk_in_slices_against_a_receiver_that_waits() {
+    walk_in_slices(false);
+}
+
+#[test]
+fn a_walk_in_slices_against_the_last_receiver_that_waits() {
+    walk_in_slices(true);
 }
 
 /// Property: one that subscribes and waits at once, under a push, is woken for whatever it finds

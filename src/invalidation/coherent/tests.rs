@@ -249,10 +249,12 @@ fn a_late_landing_leaves_the_flight_that_took_its_place() {
     assert_eq!(users.inner.flights.len(), 0);
 }
 
+type Answer = Poll<Result<Option<u32>, LoadError>>;
+
 /// Calls again when it is woken, from within the landing.
 struct CallsAgain {
     users: Users,
-    answer: Mutex<Option<Poll<Result<Option<u32>, LoadError>>>>,
+    answer: Mutex<Option<Answer>>,
 }
 
 impl Wake for CallsAgain {

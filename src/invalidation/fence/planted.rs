@@ -1,4 +1,5 @@
-//! Faults that models plant; constants, and compiled away, in every other build.
+//! Faults that models plant; the simulator plants some too. Constants, and compiled away, in every other
+//! build.
 
 use std::sync::atomic::Ordering;
 
@@ -7,7 +8,9 @@ use std::sync::atomic::Ordering;
 pub(crate) fn planted(_fault: &str) -> bool {
     #[cfg(afterwrite_loom)]
     return crate::sync::mutant(_fault);
-    #[cfg(not(afterwrite_loom))]
+    #[cfg(all(test, not(afterwrite_loom)))]
+    return crate::invalidation::protocol::planted(_fault);
+    #[cfg(not(any(test, afterwrite_loom)))]
     false
 }
 

@@ -63,6 +63,18 @@ impl Fence {
         true
     }
 
+    /// As [`attach`](Self::attach), for a driver that hears nobody else.
+    pub(crate) fn attach_alone(&self) -> bool {
+        if self
+            .driven
+            .swap(true, unless("fence_attach_acquire", Acquire))
+        {
+            return false;
+        }
+        self.raise_epoch(|_| Coherence::Standalone);
+        true
+    }
+
     /// The driver is gone: nothing arrives any more, so nothing lasts longer than a lease.
     pub(crate) fn detach(&self) {
         self.raise_epoch(|_| Coherence::Suspect);

@@ -1,0 +1,131 @@
+//! Bytes of an idle subscriber and of a key, by the layouts of what is allocated.
+
+use afterwrite::{Overflow, Registry, SubscribeOptions};
+
+use crate::alloc::live_bytes;
+use crate::input;
+use crate::rivals::{BUFFER, CrossbeamChannel, Reference, TokioChannel};
+
+/// Bytes of one thing.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What was counted.
+    pub what: &'static str,
+    /// Whose.
+    pub contender: &'static str,
+    /// Its bytes, handle included.
+    pub bytes: f64,
+}
+
+/// Subscribers that are counted together.
+const N: usize = 10_000;
+
+/// Bytes that `make` leaves allocated for each of `N`, the vector of its results included.
+fn each<S>(mut make: impl FnMut(usize) -> S) -> f64 {
+    let before = live_bytes();
+    let mut standing = Vec::with_capacity(N);
+    standing.extend((0..N).map(&mut make));
+    let bytes = live_bytes() - before;
+    drop(standing);
+    bytes as f64 / N as f64
+}
+
+fn ours<T: Clone + Send + 'static>(options: SubscribeOptions, same_key: bool) -> f64 {
+    let registry: Registry<T> = Registry::<T>::builder()
+        .workers(1)
+        .hash_seed(1)
+        .build()
+        .expect("the settings are in range");
+    let keys = input::keys(if same_key { 1 } else { N });
+    each(|n| {
+        registry
+            .subscribe_with(&keys[n % keys.len()], options)
+            .expect("there is no cap")
+    })
+}
+
+fn full() -> f64 {
+    let registry = Registry::<u64>::builder()
+        .workers(1)
+        .hash_seed(1)
+        .build()
+        .expect("the settings are in range");
+    let before = live_bytes();
+    let mut standing = Vec::with_capacity(N);
+    standing.extend((0..N).map(|_| registry.subscribe("hot").expect("there is no cap")));
+    for value in 0..BUFFER as u64 + 1 {
+        registry.publish("hot", value);
+    }
+    (live_bytes() - before) as f64 / N as f64
+}
+
+/// Counts all. The process must count ([`crate::alloc::counts`]).
+#[must_use]
+pub fn rows() -> Vec<Row> {
+    let plain = SubscribeOptions::new().buffer_capacity(BUFFER);
+    let latest = plain.overflow(Overflow::Conflate);
+    let reference = Reference::<CrossbeamChannel>::new(1, 64);
+    let tokio = Reference::<TokioChannel>::new(1, 64);
+    let keys = input::keys(N);
+    let (sender, _) = tokio::sync::broadcast::channel::<u64>(BUFFER);
+    let row = |what, contender, bytes| Row {
+        what,
+        contender,
+        bytes,
+    };
+    let (same, own) = (
+        "idle subscriber, same key, u64",
+        "idle subscriber, key of its own, u64",
+    );
+    vec![
+        row(same, "afterwrite", ours::<u64>(plain, true)),
+        row(
+            same,
+            "reference",
+            each(|_| reference.subscribe("hot", BUFFER)),
+        ),
+        row(
+            same,
+            "reference (tokio channels)",
+            each(|_| tokio.subscribe("hot", BUFFER)),
+        ),
+        row(same, "tokio broadcast", each(|_| sender.subscribe())),
+        row(own, "afterwrite", ours::<u64>(plain, false)),
+        row(
+            own,
+            "reference",
+            each(|n| reference.subscribe(&keys[n], BUFFER)),
+        ),
+        row(
+            own,
+            "tokio broadcast",
+            each(|_| tokio::sync::broadcast::channel::<u64>(BUFFER)),
+        ),
+        row(
+            "idle subscriber, same key, ()",
+            "afterwrite",
+            ours::<()>(plain, true),
+        ),
+        row(
+            "idle subscriber, same key, (), Conflate",
+            "afterwrite",
+            ours::<()>(latest, true),
+        ),
+        row(
+            "idle subscriber, same key, u64, Conflate",
+            "afterwrite",
+            ours::<u64>(latest, true),
+        ),
+        row("full subscriber, same key, u64", "afterwrite", full()),
+    ]
+}
+
+/// Prints rows as a table.
+pub fn print(rows: &[Row]) {
+    for row in rows {
+        println!(
+            "{:<42} {:<28} {:>8.0} B",
+            row.what, row.contender, row.bytes
+        );
+    }
+}

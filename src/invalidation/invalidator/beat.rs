@@ -1,0 +1,135 @@
+//! The thread that beats: it lets time pass, sends what waits, and speaks the last word.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use super::inner::{Inner, Out, Remote};
+use crate::bus::{Link, PublishError};
+use crate::invalidation::outbox::{Drained, NoBeat};
+use crate::invalidation::protocol::Micros;
+
+/// Frames sent before those who emit may take their turn.
+const SLICE: usize = 128;
+
+/// Wakes a parked thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs until the end.
+pub(super) fn run(inner: &Arc<Inner>) {
+    let Some(remote) = &inner.remote else { return };
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        let next = turn(inner, remote, &waker);
+        if let Some(farewell) = inner.step_closing(remote, &waker) {
+            end(inner, remote, farewell);
+            return;
+        }
+        let closing = remote.closing.lock().is_some();
+        let wait = Duration::from_micros(next.saturating_sub(inner.clock.now()));
+        // An end that waits for a guard looks again soon; guards wake this thread as well.
+        let longest = Duration::from_millis(if closing { 10 } else { 1_000 });
+        thread::park_timeout(wait.min(longest));
+    }
+}
+
+/// One look at everything; says when the next is due.
+fn turn(inner: &Inner, remote: &Remote, waker: &Waker) -> Micros {
+    let blocked = drain(remote, inner.clock.now(), waker);
+    let status = remote.bus.status();
+    let generation = remote.bus.generation();
+    let mut core = remote.core.lock();
+    // Read under the lock; and whatever is handed over later than this waits for the next beat.
+    let now = inner.clock.now();
+    let lost = std::mem::replace(&mut core.lost, status.lost) != status.lost;
+    let unsettled: Vec<_> = {
+        let out = remote.out.lock();
+        let entities = out.outbox.unsettled_entities(now);
+        entities
+            .filter_map(|(entity, unsettled)| Some((core.node.find(entity)?, unsettled)))
+            .collect()
+    };
+    let reconnected = core.node.seen_generation() != generation;
+    let plan = inner.with_node(remote, &mut core, now, |node, hands| {
+        node.generation(now, generation, hands);
+        if lost {
+            node.lost(now, hands);
+        }
+        for (row, unsettled) in unsettled {
+            node.own_unsettled(row, unsettled, now, hands);
+        }
+        node.tick(now, hands);
+        let due = node.beat_due() <= now && !blocked && status.link != Link::Closed;
+        due.then(|| node.plan_beat(now, generation))
+    });
+    let mut next = core.node.next_tick(now);
+    if !blocked {
+        next = next.min(core.node.beat_due());
+    }
+    drop(core);
+    let mut out = remote.out.lock();
+    let Out { outbox, wire } = &mut *out;
+    outbox.set_max_payload(remote.bus.max_payload());
+    if reconnected {
+        outbox.allow();
+        outbox.expire(Micros::MAX);
+    }
+    // Whoever waits for a frame that no beat followed back has waited long enough.
+    let lease = crate::invalidation::settings::micros(inner.settings.lease_or_default());
+    outbox.expire(now.saturating_sub(2 * lease));
+    if let Some(unsettled) = outbox.next_unsettled(now) {
+        next = next.min(unsettled);
+    }
+    let Some(plan) = plan else { return next };
+    match outbox.beat(&plan, false, now, wire.as_mut()) {
+        Ok(()) => next,
+        Err(NoBeat::Bus(PublishError::Full) | NoBeat::Stale) => {
+            drop(out);
+            remote.core.lock().node.retry_beat(now);
+            drain(remote, now, waker);
+            next
+        }
+        Err(error) => {
+            remote.beats_failed.fetch_add(1, Relaxed);
+            remote.complain(|| tracing::error!(?error, "a beat could not be sent"));
+            next
+        }
+    }
+}
+
+/// Sends what waits, in slices. Says whether the bus has no room; then the waker is called once it
+/// has.
+fn drain(remote: &Remote, now: Micros, waker: &Waker) -> bool {
+    loop {
+        let mut out = remote.out.lock();
+        let Out { outbox, wire } = &mut *out;
+        match outbox.drain(SLICE, now, wire.as_mut()) {
+            Drained::More => {}
+            Drained::Empty | Drained::Closed => return false,
+            Drained::Blocked => {
+                let ready = wire.poll_ready(&mut Context::from_waker(waker));
+                if ready.is_pending() {
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+fn end(inner: &Inner, remote: &Remote, farewell: super::types::Farewell) {
+    let mut core = remote.core.lock();
+    let now = inner.clock.now();
+    core.closed = true;
+    inner.with_node(remote, &mut core, now, |node, hands| node.ended(now, hands));
+    drop(core);
+    remote.farewell.lock().get_or_insert(farewell);
+    remote.done.set();
+}

@@ -1,0 +1,307 @@
+//! What the threads, the bus and the handles of one invalidator share.
+//!
+//! # Locks
+//! *Receiving half* (`core`), then *sending half* (`out`), then `listeners`: whoever holds one may
+//! take a later one, never an earlier. Those who emit take `out` alone, for the time of numbering
+//! one frame, and hold nothing while caches are dropped from.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use ahash::RandomState;
+use parking_lot::{Mutex, RwLock};
+
+use super::closing::Closing;
+use super::deadline::Deadline;
+use super::hands::{Board, Hands, Listeners};
+use super::types::WatchError;
+use crate::bus::{Bus, Event, Publisher};
+use crate::invalidation::done::Done;
+use crate::invalidation::frame::Incarnation;
+use crate::invalidation::outbox::Outbox;
+use crate::invalidation::protocol::{Micros, Node};
+use crate::invalidation::settings::{Settings, micros};
+use crate::invalidation::subject::{Address, Entity, IdRef};
+use crate::invalidation::target::{Driver, Target};
+
+/// The receiving half.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) node: Node,
+    pub(super) board: Board,
+    pub(super) forked: bool,
+    /// What the bus had counted as lost.
+    pub(super) lost: u64,
+    pub(super) closed: bool,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(super) struct Out {
+    pub(super) outbox: Outbox,
+    pub(super) wire: Box<dyn Publisher>,
+}
+
+/// What an invalidator has that is not alone.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) core: Mutex<Core>,
+    pub(super) out: Mutex<Out>,
+    /// How many wait for a frame of theirs.
+    pub(super) awaited: AtomicU64,
+    pub(super) beat: Waking,
+    pub(super) deadline: Deadline,
+    pub(super) closing: Mutex<Option<Closing>>,
+    pub(super) farewell: Mutex<Option<super::types::Farewell>>,
+    pub(super) done: Done,
+    pub(super) beats_failed: AtomicU64,
+    pub(super) malformed: AtomicU64,
+    complaint: Mutex<Option<Instant>>,
+}
+
+/// A thread that can be woken once it is there.
+#[derive(Debug, Default)]
+pub(super) struct Waking(std::sync::OnceLock<std::thread::Thread>);
+
+impl Waking {
+    pub(super) fn set(&self, thread: std::thread::Thread) {
+        self.0.get_or_init(|| thread);
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(thread) = self.0.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(super) settings: Settings,
+    pub(super) clock: Clock,
+    pub(super) listeners: RwLock<Arc<Listeners>>,
+    pub(super) remote: Option<Remote>,
+}
+
+/// This node's monotonic clock, in microseconds since it began, plus one so that 0 is never now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Micros {
+        micros(self.0.elapsed()) + 1
+    }
+}
+
+/// Eight bytes that nobody else has.
+pub(super) fn random_incarnation() -> Incarnation {
+    // Each state is seeded by the operating system's randomness and its own address.
+    Incarnation(RandomState::new().hash_one(Instant::now()))
+}
+
+impl Remote {
+    pub(super) fn new(bus: Arc<dyn Bus>, core: Core, out: Out) -> Self {
+        Self {
+            bus,
+            core: Mutex::new(core),
+            out: Mutex::new(out),
+            awaited: AtomicU64::new(0),
+            beat: Waking::default(),
+            deadline: Deadline::default(),
+            closing: Mutex::new(None),
+            farewell: Mutex::new(None),
+            done: Done::default(),
+            beats_failed: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+            complaint: Mutex::new(None),
+        }
+    }
+
+    /// Runs `log` at most once a second.
+    pub(super) fn complain(&self, log: impl FnOnce()) {
+        let mut last = self.complaint.lock();
+        let due = last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1));
+        if due {
+            *last = Some(Instant::now());
+            drop(last);
+            log();
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn min_flush(&self) -> Micros {
+        micros(self.settings.min_flush)
+    }
+
+    /// Becomes the driver of a cache, alone or not.
+    pub(super) fn attach(&self, target: &Target) -> Result<Driver, WatchError> {
+        Ok(match &self.remote {
+            Some(_) => target.attach(self.settings.lease_or_default())?,
+            None => target.attach_alone()?,
+        })
+    }
+
+    /// Lets the receiving half act, and takes a new incarnation if it found a twin.
+    pub(super) fn with_node<R>(
+        &self,
+        remote: &Remote,
+        core: &mut Core,
+        now: Micros,
+        act: impl FnOnce(&mut Node, &mut Hands<'_>) -> R,
+    ) -> R {
+        let Core {
+            node,
+            board,
+            forked,
+            ..
+        } = core;
+        let mut hands = Hands {
+            now,
+            inner: self,
+            remote,
+            board,
+            forked,
+        };
+        let result = act(node, &mut hands);
+        if std::mem::take(forked) {
+            self.reincarnate(remote, node, now);
+        }
+        result
+    }
+
+    #[cold]
+    fn reincarnate(&self, remote: &Remote, node: &mut Node, now: Micros) {
+        let incarnation = random_incarnation();
+        tracing::warn!(
+            old = %node.incarnation(), new = %incarnation,
+            "another node speaks with this node's incarnation; taking a new one"
+        );
+        node.reincarnate(incarnation, now);
+        remote.out.lock().outbox.reincarnate(incarnation, now);
+        remote.beat.wake();
+    }
+
+    /// A message came.
+    #[inline]
+    pub(super) fn hear(&self, remote: &Remote, subject: &str, payload: &[u8]) {
+        let address = match self.settings.prefix.parse(subject) {
+            Ok(address) => address,
+            Err(error) => {
+                remote.malformed.fetch_add(1, Relaxed);
+                remote.complain(|| tracing::warn!(subject, %error, "a subject makes no sense"));
+                return;
+            }
+        };
+        let control = matches!(address, Address::Control { .. });
+        let generation = control.then(|| remote.bus.generation());
+        let mut core = remote.core.lock();
+        // Read under the lock, so that time never runs backwards for what it guards.
+        let now = self.clock.now();
+        if core.closed {
+            return;
+        }
+        let due = core.node.beat_due();
+        self.with_node(remote, &mut core, now, |node, hands| {
+            if let Some(generation) = generation {
+                node.generation(now, generation, hands);
+            }
+            node.message(now, &address, payload, hands);
+        });
+        if core.node.beat_due() < due {
+            drop(core);
+            remote.beat.wake();
+        }
+    }
+
+    /// The bus says that something happened. All but losses and the end is looked up again by the
+    /// thread that beats: events may be late.
+    pub(super) fn event(&self, remote: &Remote, event: &Event) {
+        match event {
+            Event::Closed => {
+                let mut core = remote.core.lock();
+                let now = self.clock.now();
+                self.with_node(remote, &mut core, now, |node, hands| node.ended(now, hands));
+                remote.out.lock().outbox.end();
+            }
+            Event::PublishDenied { subject } => {
+                remote.complain(|| tracing::error!(subject, "the server denies publishing"));
+                if let Ok(
+                    Address::One { entity, .. }
+                    | Address::All { entity }
+                    | Address::Batch { entity },
+                ) = self.settings.prefix.parse(subject)
+                {
+                    remote.out.lock().outbox.deny(entity.as_str());
+                }
+            }
+            Event::SubscribeDenied { subject } => {
+                remote.complain(|| tracing::error!(subject, "the server denies subscribing"));
+                let mut core = remote.core.lock();
+                let now = self.clock.now();
+                self.with_node(remote, &mut core, now, |node, hands| {
+                    node.unsubscribed(now, hands);
+                });
+                remote.out.lock().outbox.expire(Micros::MAX);
+            }
+            Event::Error { message } => {
+                remote.complain(|| tracing::warn!(message, "the bus reports an error"));
+            }
+            Event::Connected { .. } | Event::Disconnected | Event::Lost { .. } => {}
+        }
+        remote.beat.wake();
+    }
+
+    /// Drops an id in this node's own caches, before anybody else hears of it.
+    #[inline]
+    pub(super) fn drop_here(&self, entity: &Entity, id: IdRef<'_>, position: Option<u64>) {
+        self.here(entity, |listener| listener.feed.remove_now(id, position));
+    }
+
+    pub(super) fn here(
+        &self,
+        entity: &Entity,
+        tell: impl Fn(&Arc<crate::invalidation::watch::Listener>),
+    ) {
+        // Nothing is held while caches are told: they may do as they like.
+        let listeners = self.listeners.read().clone();
+        match listeners.by_entity.get(entity) {
+            Some(known) => known.iter().for_each(tell),
+            None if listeners.catch_all.is_empty() => {}
+            None => {
+                self.meet(entity);
+                let listeners = self.listeners.read().clone();
+                let known = listeners.by_entity.get(entity);
+                known.into_iter().flatten().for_each(tell);
+            }
+        }
+    }
+
+    /// An entity that those who watch everything have not seen yet.
+    #[cold]
+    fn meet(&self, entity: &Entity) {
+        match &self.remote {
+            Some(remote) => {
+                let mut core = remote.core.lock();
+                let now = self.clock.now();
+                self.with_node(remote, &mut core, now, |node, hands| {
+                    node.meet(entity, now, hands);
+                });
+            }
+            None => {
+                let catch_all = self.listeners.read().catch_all.clone();
+                for watcher in catch_all {
+                    self.adopt(&mut Board::default(), 0, entity, &watcher);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The rest of the front door: watching, asking, ending.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::hands::{Board, CatchAll, EveryEntity};
+use super::inner::Remote;
+use super::types::{Farewell, InvalidatorStats, Suspect, WatchError, Why};
+use super::{Coherence, Invalidator};
+use crate::invalidation::cache::{Invalidation, Reason};
+use crate::invalidation::protocol::{Belief, Doubter, Micros, PeerWhy, RowId};
+use crate::invalidation::subject::Entity;
+use crate::invalidation::target::Target;
+use crate::invalidation::watch::{Feed, Listener, Watch, Worker};
+
+impl Invalidator {
+    /// Has `cache` drop what is written anywhere, on a thread of its own: it may be as slow as it
+    /// likes at nobody's cost but its own.
+    ///
+    /// What this node itself writes is dropped on the writer's thread. Takes a
+    /// [`Coherent`](crate::invalidation::coherent::Coherent) by reference, any
+    /// [`Cache`](crate::invalidation::cache::Cache), or a closure.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub fn watch(&self, entity: &Entity, cache: impl Into<Target>) -> Result<Watch, WatchError> {
+        let worker = self.worker(entity.as_str())?;
+        self.watch_with(entity, &cache.into(), Some(worker))
+    }
+
+    /// As [`watch`](Self::watch), but applied on the thread that receives, without a hop: for caches
+    /// that drop at once and call nobody, as those of this crate do. A slow one holds up everything
+    /// that this node receives; then leases run out, and all its caches are in doubt. It must not
+    /// call this invalidator back.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub fn watch_inline(
+        &self,
+        entity: &Entity,
+        cache: impl Into<Target>,
+    ) -> Result<Watch, WatchError> {
+        self.watch_with(entity, &cache.into(), None)
+    }
+
+    fn worker(&self, name: &str) -> Result<Arc<Worker>, WatchError> {
+        let clock = self.inner().clock;
+        Worker::start(name, move || clock.now()).map_err(|error| WatchError::Thread {
+            reason: error.to_string(),
+        })
+    }
+
+    fn watch_with(
+        &self,
+        entity: &Entity,
+        target: &Target,
+        worker: Option<Arc<Worker>>,
+    ) -> Result<Watch, WatchError> {
+        let stop = worker.clone();
+        let watch = self.try_watch(entity, target, worker);
+        if watch.is_err()
+            && let Some(worker) = stop
+        {
+            worker.stop();
+        }
+        watch
+    }
+
+    fn try_watch(
+        &self,
+        entity: &Entity,
+        target: &Target,
+        worker: Option<Arc<Worker>>,
+    ) -> Result<Watch, WatchError> {
+        let inner = self.inner();
+        let feed = |driver| match &worker {
+            Some(_) => Feed::queued(driver, self.settings().watch_queue, inner.min_flush()),
+            None => Feed::inline(driver, inner.min_flush()),
+        };
+        let listener = |row, feed| {
+            let listener = Listener::new(entity.clone(), row, feed, worker.clone());
+            let listener = Arc::new(listener);
+            if let Some(worker) = &worker {
+                worker.serve(listener.clone());
+            }
+            listener
+        };
+        let listener = match self.remote() {
+            None => {
+                let listener = listener(0, feed(inner.attach(target)?));
+                inner.list(listener.clone());
+                listener
+            }
+            Some(remote) => {
+                let mut core = remote.core.lock();
+                let now = inner.clock.now();
+                if core.closed {
+                    return Err(WatchError::Closed);
+                }
+                let feed = feed(inner.attach(target)?);
+                let row = core.node.track(entity, now);
+                let row = row.ok_or(WatchError::TooManyEntities {
+                    max: self.settings().max_entities,
+                })?;
+                let listener = listener(row, feed);
+                core.board.add(row, listener.clone());
+                inner.list(listener.clone());
+                self.welcome(remote, &core.node, row, &listener, now);
+                listener
+            }
+        };
+        Ok(Watch::new(self.clone(), vec![listener], worker))
+    }
+
+    /// A cache that comes to an entity which is trusted already is cleared, and trusted as well.
+    fn welcome(
+        &self,
+        remote: &Remote,
+        node: &crate::invalidation::protocol::Node,
+        row: RowId,
+        listener: &Listener,
+        now: Micros,
+    ) {
+        if node.belief(row) == Belief::Coherent {
+            let until = node.horizon(now);
+            let trusted = listener.feed.trust(until, now);
+            listener.wake(trusted);
+            listener.wake(listener.feed.recover(Reason::Joined, node.floor(row), now));
+            remote.deadline.no_later_than(until);
+        }
+        if node.has_plain(row)
+            && let Some(max_age) = self.settings().max_age
+        {
+            listener.feed.driver().cap_age(Some(max_age));
+        }
+    }
+
+    /// Tells `tell` what is written anywhere, of every entity, as soon as one is heard of; on a
+    /// thread of its own.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub fn watch_all<F>(&self, tell: F) -> Result<Watch, WatchError>
+    where
+        F: Fn(&Entity, Invalidation<'_>) + Send + Sync + 'static,
+    {
+        let inner = self.inner();
+        let tell: Arc<EveryEntity> = Arc::new(tell);
+        let worker = self.worker("all")?;
+        let watcher = CatchAll {
+            tell,
+            worker: worker.clone(),
+        };
+        if let Some(remote) = self.remote() {
+            let mut core = remote.core.lock();
+            let now = inner.clock.now();
+            if core.closed {
+                worker.stop();
+                return Err(WatchError::Closed);
+            }
+            core.node.watch_unknown(true);
+            let known: Vec<_> = core
+                .node
+                .entities()
+                .map(|(row, entity)| (row, entity.clone()))
+                .collect();
+            for (row, entity) in known {
+                let core = &mut *core;
+                if let Some(listener) = inner.adopt(&mut core.board, row, &entity, &watcher) {
+                    self.welcome(remote, &core.node, row, &listener, now);
+                }
+            }
+            inner.push_catch_all(watcher);
+        } else {
+            let known: Vec<_> = inner.listeners.read().by_entity.keys().cloned().collect();
+            for entity in known {
+                inner.adopt(&mut Board::default(), 0, &entity, &watcher);
+            }
+            inner.push_catch_all(watcher);
+        }
+        Ok(Watch::new(self.clone(), Vec::new(), Some(worker)))
+    }
+
+    /// Ends a watch: nothing more is applied but what its lane holds.
+    pub(crate) fn unwatch(&self, watch: &[Arc<Listener>], worker: Option<&Arc<Worker>>) {
+        let inner = self.inner();
+        if let Some(worker) = worker {
+            inner.drop_catch_all(worker);
+        }
+        let served = worker.map(|worker| worker.served());
+        let listeners = watch.iter().chain(served.iter().flatten());
+        for listener in listeners {
+            if let Some(remote) = self.remote() {
+                let mut core = remote.core.lock();
+                let core = &mut *core;
+                let empty = core.board.remove(listener.row, listener);
+                if empty && inner.listeners.read().catch_all.is_empty() {
+                    core.node.watch_unknown(false);
+                    core.node.untrack(listener.row);
+                }
+            }
+            inner.unlist(listener);
+        }
+        if let Some(worker) = worker {
+            worker.stop();
+        }
+    }
+
+    /// How far the caches of `entity` on this node may be trusted: as far as the worst of them. Without
+    /// any it is `Joining`. A single cache answers faster: [`Watch::coherence`], one atomic load.
+    #[must_use]
+    pub fn coherence(&self, entity: &Entity) -> Coherence {
+        let alone = match self.remote() {
+            Some(_) => Coherence::Joining,
+            None => Coherence::Standalone,
+        };
+        let listeners = self.inner().listeners.read().clone();
+        let known = listeners.by_entity.get(entity).into_iter().flatten();
+        worst(known.map(|listener| listener.feed.driver().coherence())).unwrap_or(alone)
+    }
+
+    /// Who keeps `entity` from being coherent, and why. Empty if nobody does, or nobody watches it.
+    #[must_use]
+    pub fn suspects(&self, entity: &Entity) -> Vec<Suspect> {
+        let Some(remote) = self.remote() else {
+            return Vec::new();
+        };
+        let core = remote.core.lock();
+        let now = self.inner().clock.now();
+        let Some(row) = core.node.find(entity) else {
+            return Vec::new();
+        };
+        let doubters = core.node.doubters(row, now);
+        let own = (self.settings().name.clone(), core.node.incarnation());
+        drop(core);
+        let suspect = |doubter| match doubter {
+            Doubter::OwnPath => (own.0.clone(), Some(own.1), Why::OwnPath, None),
+            Doubter::Ended => (own.0.clone(), Some(own.1), Why::Ended, None),
+            Doubter::Crowded => (String::new(), None, Why::TooManyPublishers, None),
+            Doubter::Expected { name } => (name.into(), None, Why::Expected, None),
+            Doubter::Unsettled { name, incarnation } => {
+                let name = name.map_or_else(|| own.0.clone(), String::from);
+                (name, Some(incarnation), Why::Unsettled, None)
+            }
+            Doubter::Peer {
+                name,
+                incarnation,
+                why,
+                since,
+            } => {
+                let why = match why {
+                    PeerWhy::Silent => Why::Silent,
+                    PeerWhy::Uncalibrated => Why::Uncalibrated,
+                    PeerWhy::Awaited => Why::Awaited,
+                };
+                let span = Duration::from_micros(now.saturating_sub(since));
+                (name.into(), Some(incarnation), why, Some(span))
+            }
+        };
+        let public = |(name, incarnation, why, for_how_long)| Suspect {
+            name,
+            incarnation,
+            why,
+            for_how_long,
+        };
+        doubters.into_iter().map(suspect).map(public).collect()
+    }
+
+    /// Takes publishers for dead at once that are not heard, by their name or by their incarnation's
+    /// sixteen digits: for operators who know. What they had not said is lost. Says how many there
+    /// were.
+    pub fn forget(&self, who: &str) -> usize {
+        let Some(remote) = self.remote() else {
+            return 0;
+        };
+        let forgotten = remote.core.lock().node.forget(who);
+        remote.beat.wake();
+        forgotten
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn stats(&self) -> InvalidatorStats {
+        let Some(remote) = self.remote() else {
+            return InvalidatorStats::default();
+        };
+        let (node, publishers) = {
+            let core = remote.core.lock();
+            (core.node.counts(), core.node.heard())
+        };
+        let outbox = remote.out.lock().outbox.counts();
+        InvalidatorStats {
+            sent: outbox.sent,
+            queued: outbox.queued,
+            collapsed: outbox.collapsed,
+            refused: outbox.refused,
+            failed: outbox.failed,
+            beats_failed: remote.beats_failed.load(Relaxed),
+            publishers,
+            gaps: node.gaps,
+            flushes: node.flushes,
+            doubts: node.doubts,
+            retired: node.retired,
+            malformed: remote.malformed.load(Relaxed),
+            unreadable: node.unreadable,
+            plain: node.plain,
+            forks: node.forks,
+            expired_beats: node.expired_beats,
+        }
+    }
+
+    /// Ends in order: refuses what is new, hands over what waits, waits for open guards, says
+    /// goodbye and sees it written out; at most `within`. Watches fall into doubt. Idempotent.
+    pub async fn close(&self, within: Duration) -> Farewell {
+        let Some(remote) = self.begin_end(within) else {
+            return Farewell::Said;
+        };
+        remote.done.wait().await;
+        self.ended(remote)
+    }
+
+    /// As [`close`](Self::close), on this thread.
+    pub fn close_blocking(&self, within: Duration) -> Farewell {
+        let Some(remote) = self.begin_end(within) else {
+            return Farewell::Said;
+        };
+        // The thread that beats keeps to the time; the rest is for it to get there.
+        if !remote.done.wait_timeout(within + Duration::from_secs(1)) {
+            return Farewell::TimedOut;
+        }
+        self.ended(remote)
+    }
+
+    fn begin_end(&self, within: Duration) -> Option<&Remote> {
+        let remote = self.remote()?;
+        if remote.farewell.lock().is_none() {
+            self.inner().begin_closing(remote, within);
+        }
+        Some(remote)
+    }
+
+    fn ended(&self, remote: &Remote) -> Farewell {
+        drop(self.handle.subscription.lock().take());
+        let said = *remote.farewell.lock();
+        said.unwrap_or(Farewell::TimedOut)
+    }
+}
+
+/// The least trustworthy of several.
+pub(crate) fn worst(states: impl Iterator<Item = Coherence>) -> Option<Coherence> {
+    states.max_by_key(|state| match state {
+        Coherence::Standalone => 0,
+        Coherence::Coherent => 1,
+        Coherence::Joining => 2,
+        Coherence::Suspect => 3,
+    })
+}

@@ -1,0 +1,192 @@
+//! What an invalidator answers.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::bus::SubscribeError;
+use crate::invalidation::frame::Incarnation;
+use crate::invalidation::settings::SettingsError;
+use crate::invalidation::subject::SubjectError;
+use crate::invalidation::target::AlreadyDriven;
+
+/// What became of something that was handed over. This node's own caches have dropped it already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emitted {
+    /// The bus has it. It may still be lost, which the others then notice.
+    Sent,
+    /// The bus has no room now: it is sent as soon as there is.
+    Queued,
+    /// The queue is full: it was merged into one drop of everything of this entity.
+    Collapsed,
+    /// There is nobody else: [`Invalidator::local`](super::Invalidator::local).
+    Standalone,
+}
+
+/// Why something was not handed over. This node's own caches have dropped it nevertheless, unless it
+/// is no valid id.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EmitError {
+    /// The id is empty or too long.
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+    /// The invalidator or its bus is closed.
+    #[error("the invalidator is closed")]
+    Closed,
+    /// The server refuses what this node publishes for this entity.
+    #[error("the server denies publishing for this entity")]
+    Denied,
+    /// More entities than [`Settings::max_entities`](super::super::Settings::max_entities).
+    #[error("more than {max} entities")]
+    TooManyEntities {
+        /// The limit.
+        max: usize,
+    },
+    /// The node said that it would not: [`Settings::read_only`](super::super::Settings::read_only).
+    #[error("this node is read-only")]
+    ReadOnly,
+}
+
+/// Why an emit was not confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConfirmError {
+    /// It was not handed over.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+    /// This node does not hear its own messages: it may not subscribe, or is alone.
+    #[error("this node cannot hear its own messages")]
+    Unconfirmable,
+    /// It may or may not have been sent: the connection was lost, or a later message came back first.
+    #[error("it is not known whether the message was sent")]
+    Unknown,
+}
+
+/// Why an invalidator did not start.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The settings make no sense.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The bus refuses to subscribe.
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeError),
+    /// A thread could not be started.
+    #[error("could not start a thread: {reason}")]
+    Thread {
+        /// What the operating system said.
+        reason: String,
+    },
+}
+
+/// Why a cache is not watched.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// It is watched already.
+    #[error(transparent)]
+    AlreadyDriven(#[from] AlreadyDriven),
+    /// The invalidator is closed.
+    #[error("the invalidator is closed")]
+    Closed,
+    /// More entities than [`Settings::max_entities`](super::super::Settings::max_entities).
+    #[error("more than {max} entities")]
+    TooManyEntities {
+        /// The limit.
+        max: usize,
+    },
+    /// A thread could not be started.
+    #[error("could not start a thread: {reason}")]
+    Thread {
+        /// What the operating system said.
+        reason: String,
+    },
+}
+
+/// How an invalidator ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// Everything was handed to the bus, and the others were told that nothing follows.
+    Said,
+    /// No goodbye was said, since it would not have been true: a guard was still open, or an emit had
+    /// been refused. The others will find this node silent, and doubt.
+    Unsaid,
+    /// The bus took too long.
+    TimedOut,
+}
+
+/// Who keeps an entity in doubt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Suspect {
+    /// A publisher's name, or this node's own. Empty if its name was never heard.
+    pub name: String,
+    /// Which life of it, if one was ever heard.
+    pub incarnation: Option<Incarnation>,
+    /// What is wrong.
+    pub why: Why,
+    /// For how long, where that is known.
+    pub for_how_long: Option<Duration>,
+}
+
+/// What is wrong with a suspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Why {
+    /// This node's own beats do not come back: no connection, no right, or too slow a way.
+    OwnPath,
+    /// The bus has ended.
+    Ended,
+    /// A publisher's lease has ended without a goodbye.
+    Silent,
+    /// A publisher's clock is not understood within `e_max`: it does not hear us, or takes too long.
+    Uncalibrated,
+    /// A publisher's next beat is waited for; nothing is wrong yet.
+    Awaited,
+    /// A publisher that is expected was not heard.
+    Expected,
+    /// It holds a write that has been under way for longer than `write_limit`.
+    Unsettled,
+    /// There are more publishers than are kept track of.
+    TooManyPublishers,
+}
+
+/// Counts since an invalidator began, and what it knows now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct InvalidatorStats {
+    /// Frames given to the bus, beats aside.
+    pub sent: u64,
+    /// Ids that waited for the bus.
+    pub queued: u64,
+    /// Ids merged into a drop of everything.
+    pub collapsed: u64,
+    /// Emits refused.
+    pub refused: u64,
+    /// Numbered frames that the bus did not take: the others notice.
+    pub failed: u64,
+    /// Beats that the bus did not take.
+    pub beats_failed: u64,
+    /// Publishers that are heard.
+    pub publishers: usize,
+    /// Times that something was missed.
+    pub gaps: u64,
+    /// Times that an entity was found trustworthy again, or dropped because somebody asked.
+    pub flushes: u64,
+    /// Times that an entity fell into doubt.
+    pub doubts: u64,
+    /// Publishers taken for dead.
+    pub retired: u64,
+    /// Messages whose subject makes no sense.
+    pub malformed: u64,
+    /// Messages whose payload makes no sense.
+    pub unreadable: u64,
+    /// Messages of plain publishers.
+    pub plain: u64,
+    /// Times that somebody else spoke with our incarnation.
+    pub forks: u64,
+    /// Beats that came after their lease had ended.
+    pub expired_beats: u64,
+}

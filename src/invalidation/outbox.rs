@@ -1,0 +1,548 @@
+//! The sending half: numbers what is handed over, in the order of sending, and never makes a
+//! caller wait.
+//!
+//! # Role
+//! A writer hands over what it dropped. If the bus has room the frame is numbered and published
+//! at once, on the writer's thread: no other thread has to wake. If it has none, the job waits in
+//! a bounded queue for the thread that beats; if that is full too, the entity *collapses*: all
+//! that is handed over for it from then on becomes one "all" frame, for which there is a reserved
+//! place.
+//!
+//! # The order that beats rely on
+//! 1. A beat is stamped (`Node::plan_beat`).
+//! 2. Whatever was handed over before is numbered: handing over and beating hold the same lock,
+//!    so it is in the queue or numbered already, and [`Outbox::beat`] empties the queue first.
+//! 3. The beat's marks are read.
+//!
+//! So a mark counts everything that was handed over before the stamp. A frame that the bus took
+//! and lost has a number, and shows as a gap; one that could not be numbered holds back the beat.
+//!
+//! # A goodbye
+//! tells the others that nothing is left to be said. It is refused while a guard is open, and
+//! after an emit was refused: then the others find this node silent, and doubt.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use ahash::RandomState;
+
+use super::frame::Incarnation;
+use super::protocol::{Micros, OwnMarks};
+use super::subject::{Entity, Id, IdRef, Prefix, Topic};
+use crate::bus::{PublishError, Publisher};
+
+mod send;
+mod topic;
+
+#[cfg(test)]
+mod tests;
+
+use topic::Outgoing;
+pub(crate) use topic::{GuardId, Outcome, Ticket};
+
+/// A topic's place in the outbox.
+pub(crate) type TopicId = usize;
+
+/// No batch frame is longer, whatever the bus takes: receivers apply it in one go.
+const MAX_BATCH: usize = 64 << 10;
+
+/// What became of something handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handed {
+    /// The bus has it.
+    Sent,
+    /// It waits for the bus.
+    Queued,
+    /// It was merged into an "all" that waits for the bus.
+    Collapsed,
+}
+
+/// Why something was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Closed,
+    TooManyEntities,
+    /// The server has refused what was sent for this entity, on this connection.
+    Denied,
+}
+
+/// Who hands something over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Giver {
+    Anyone,
+    /// The holder of an open guard, who is heard until the very end.
+    Guard,
+}
+
+/// One id to drop.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) id: IdRef<'a>,
+    pub(crate) position: Option<u64>,
+    /// Told when the frame comes back.
+    pub(crate) ticket: Option<Arc<Ticket>>,
+    pub(crate) giver: Giver,
+}
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Only open guards may still hand over.
+    Closing,
+    /// A goodbye was said, or never will be.
+    Ended,
+}
+
+/// How far [`Outbox::drain`] got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// Nothing is left.
+    Empty,
+    /// There is more.
+    More,
+    /// The bus has no room.
+    Blocked,
+    /// The bus has ended.
+    Closed,
+}
+
+/// Why a beat was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoBeat {
+    /// The bus has no room, or has ended, or the beat is too large for it.
+    Bus(PublishError),
+    /// A goodbye would be a lie: a guard is open, or an emit was refused.
+    Unsettled,
+    /// It was planned for an incarnation that has ended.
+    Stale,
+}
+
+/// The numbers that an outbox keeps to.
+#[derive(Debug, Clone)]
+pub(crate) struct OutboxRules {
+    pub(crate) prefix: Prefix,
+    pub(crate) name: Box<str>,
+    pub(crate) reader: bool,
+    /// Whether peers without frames listen: then a batch goes out as singles.
+    pub(crate) plain_peers: bool,
+    pub(crate) lease: Micros,
+    /// How long a guard may be open before its entity counts as unsettled.
+    pub(crate) write_limit: Micros,
+    /// How many ids wait at most.
+    pub(crate) capacity: usize,
+    pub(crate) max_entities: usize,
+    /// The simulator's broken rule.
+    #[cfg(test)]
+    pub(crate) mutant: Option<super::protocol::Mutant>,
+}
+
+/// How often things happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct OutboxCounts {
+    /// Frames given to the bus, beats aside.
+    pub(crate) sent: u64,
+    /// Handed over while the bus had no room.
+    pub(crate) queued: u64,
+    /// Merged into an "all".
+    pub(crate) collapsed: u64,
+    /// Refused.
+    pub(crate) refused: u64,
+    /// Frames that were numbered but that the bus did not take.
+    pub(crate) failed: u64,
+}
+
+/// Something that waits for the bus.
+#[derive(Debug)]
+enum Job {
+    One {
+        topic: TopicId,
+        id: Id,
+        position: Option<u64>,
+        ticket: Option<Arc<Ticket>>,
+    },
+    Batch {
+        topic: TopicId,
+        ids: VecDeque<Id>,
+        position: Option<u64>,
+    },
+}
+
+/// The sending half of a node. One lock around it serialises writers; see the [module](self).
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    rules: OutboxRules,
+    own: Arc<OwnMarks>,
+    incarnation: Incarnation,
+    born: Micros,
+    topics: Vec<Outgoing>,
+    by_entity: HashMap<Entity, TopicId, RandomState>,
+    queue: VecDeque<Job>,
+    /// Ids in the queue.
+    waiting: usize,
+    /// Topics that have collapsed, in that order.
+    collapsed: VecDeque<TopicId>,
+    phase: Phase,
+    subject: String,
+    frame: Vec<u8>,
+    /// The ids of a batch that is being gathered, and how many there are.
+    scratch: Vec<u8>,
+    batched: u64,
+    /// The longest payload that the bus takes.
+    max_payload: usize,
+    next_guard: u64,
+    counts: OutboxCounts,
+}
+
+impl Outbox {
+    /// An outbox that counts in `own`, where the receiving half looks.
+    pub(crate) fn new(
+        rules: OutboxRules,
+        incarnation: Incarnation,
+        born: Micros,
+        own: Arc<OwnMarks>,
+    ) -> Self {
+        Self {
+            rules,
+            own,
+            incarnation,
+            born,
+            topics: Vec::new(),
+            by_entity: HashMap::default(),
+            queue: VecDeque::new(),
+            waiting: 0,
+            collapsed: VecDeque::new(),
+            phase: Phase::Open,
+            subject: Topic::buffer(),
+            frame: Vec::with_capacity(256),
+            scratch: Vec::new(),
+            batched: 0,
+            max_payload: MAX_BATCH,
+            next_guard: 0,
+            counts: OutboxCounts::default(),
+        }
+    }
+
+    /// The place of an entity, made at its first use.
+    #[inline]
+    pub(crate) fn topic(&mut self, entity: &Entity) -> Result<TopicId, Refusal> {
+        match self.by_entity.get(entity) {
+            Some(&topic) => Ok(topic),
+            None => self.new_topic(entity),
+        }
+    }
+
+    #[cold]
+    fn new_topic(&mut self, entity: &Entity) -> Result<TopicId, Refusal> {
+        if self.topics.len() == self.rules.max_entities {
+            return Err(self.refuse(Refusal::TooManyEntities));
+        }
+        let id = self.topics.len();
+        let outgoing = Outgoing::new(self.rules.prefix.topic(entity));
+        self.own.insert(entity, outgoing.mark.clone());
+        self.topics.push(outgoing);
+        self.by_entity.insert(entity.clone(), id);
+        Ok(id)
+    }
+
+    /// The highest number given out.
+    #[cfg(test)]
+    pub(crate) fn mark(&self, topic: TopicId) -> u64 {
+        self.topics[topic]
+            .mark
+            .load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    pub(crate) const fn counts(&self) -> OutboxCounts {
+        self.counts
+    }
+
+    /// Whether something waits for the bus.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.collapsed.is_empty()
+    }
+
+    /// What the bus takes may change with a reconnect.
+    pub(crate) fn set_max_payload(&mut self, bytes: usize) {
+        self.max_payload = bytes;
+    }
+
+    /// Refuses what comes from now on, but for the holders of open guards. What is queued stays.
+    pub(crate) fn close(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// Refuses everything from now on.
+    pub(crate) fn end(&mut self) {
+        self.phase = Phase::Ended;
+        for topic in &mut self.topics {
+            topic.give_up();
+        }
+    }
+
+    /// The server refuses what is sent for this entity.
+    pub(crate) fn deny(&mut self, entity: &str) {
+        if let Some(&topic) = self.by_entity.get(entity) {
+            self.topics[topic].denied = true;
+        }
+    }
+
+    /// Another connection: what was denied may be allowed.
+    pub(crate) fn allow(&mut self) {
+        for topic in &mut self.topics {
+            topic.denied = false;
+        }
+    }
+
+    /// Whether this may be handed over now.
+    fn admit(&mut self, topic: TopicId, giver: Giver) -> Result<(), Refusal> {
+        match (self.phase, giver) {
+            (Phase::Open, _) | (Phase::Closing, Giver::Guard) => {}
+            (Phase::Closing, Giver::Anyone) => return Err(Refusal::Closed),
+            (Phase::Ended, _) => return Err(self.refuse(Refusal::Closed)),
+        }
+        if self.topics[topic].denied {
+            return Err(self.refuse(Refusal::Denied));
+        }
+        Ok(())
+    }
+
+    /// After a fork: the same entities, numbered from 1 again.
+    pub(crate) fn reincarnate(&mut self, incarnation: Incarnation, born: Micros) {
+        self.incarnation = incarnation;
+        self.born = born;
+        for topic in &mut self.topics {
+            topic.restart();
+            self.own.insert(topic.subjects.entity(), topic.mark.clone());
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Refusal {
+        self.counts.refused += 1;
+        refusal
+    }
+
+    /// Takes one drop.
+    #[inline]
+    pub(crate) fn emit(
+        &mut self,
+        topic: TopicId,
+        request: Request<'_>,
+        now: Micros,
+        wire: &mut dyn Publisher,
+    ) -> Result<Handed, Refusal> {
+        self.admit(topic, request.giver)?;
+        let Request {
+            id,
+            position,
+            ticket,
+            ..
+        } = request;
+        if self.is_idle() {
+            match self.send_one(topic, id, position, ticket.clone(), now, wire) {
+                Ok(()) => return Ok(Handed::Sent),
+                Err(PublishError::Full) => {}
+                Err(_) => return Err(self.refuse(Refusal::Closed)),
+            }
+        }
+        Ok(self.enqueue(topic, 1, position, || Job::One {
+            topic,
+            id: id.to_id(),
+            position,
+            ticket,
+        }))
+    }
+
+    /// Takes many drops of one entity.
+    pub(crate) fn emit_batch<'a>(
+        &mut self,
+        topic: TopicId,
+        ids: impl IntoIterator<Item = IdRef<'a>>,
+        position: Option<u64>,
+        now: Micros,
+        wire: &mut dyn Publisher,
+    ) -> Result<Handed, Refusal> {
+        self.admit(topic, Giver::Anyone)?;
+        let mut ids = ids.into_iter().peekable();
+        let mut left = VecDeque::new();
+        while self.is_idle()
+            && left.is_empty()
+            && let Some(&id) = ids.peek()
+        {
+            let sent = if self.rules.plain_peers {
+                ids.next();
+                self.send_one(topic, id, position, None, now, wire)
+            } else {
+                self.fill_batch(&mut ids, self.max_payload);
+                self.send_batch(topic, position, now, wire)
+            };
+            match sent {
+                Ok(()) => {}
+                Err(PublishError::Full) if self.rules.plain_peers => left.push_back(id.to_id()),
+                Err(PublishError::Full) => left.extend(self.built_batch().map(IdRef::to_id)),
+                Err(_) => return Err(self.refuse(Refusal::Closed)),
+            }
+        }
+        let mut handed = Handed::Sent;
+        while !left.is_empty() || ids.peek().is_some() {
+            // No more is gathered than has room: a caller's iterator may be long.
+            let room = self.rules.capacity.saturating_sub(self.waiting).max(1);
+            left.extend(
+                ids.by_ref()
+                    .take(room.saturating_sub(left.len()))
+                    .map(IdRef::to_id),
+            );
+            let (count, ids) = (left.len(), std::mem::take(&mut left));
+            handed = self.enqueue(topic, count, position, || Job::Batch {
+                topic,
+                ids,
+                position,
+            });
+            if handed == Handed::Collapsed {
+                break;
+            }
+        }
+        Ok(handed)
+    }
+
+    /// Takes the drop of everything.
+    pub(crate) fn emit_all(
+        &mut self,
+        topic: TopicId,
+        position: Option<u64>,
+        now: Micros,
+        wire: &mut dyn Publisher,
+    ) -> Result<Handed, Refusal> {
+        self.admit(topic, Giver::Anyone)?;
+        let idle = self.is_idle();
+        self.collapse(topic, position, None);
+        if idle {
+            return match self.drain(usize::MAX, now, wire) {
+                Drained::Empty => Ok(Handed::Sent),
+                Drained::More | Drained::Blocked => Ok(Handed::Queued),
+                Drained::Closed => Err(self.refuse(Refusal::Closed)),
+            };
+        }
+        Ok(Handed::Queued)
+    }
+
+    fn enqueue(
+        &mut self,
+        topic: TopicId,
+        count: usize,
+        position: Option<u64>,
+        job: impl FnOnce() -> Job,
+    ) -> Handed {
+        let full = self.waiting + count > self.rules.capacity;
+        if full || self.topics[topic].collapsed {
+            let ticket = match job() {
+                Job::One { ticket, .. } => ticket,
+                Job::Batch { .. } => None,
+            };
+            self.collapse(topic, position, ticket);
+            self.counts.collapsed += count as u64;
+            return Handed::Collapsed;
+        }
+        self.waiting += count;
+        self.counts.queued += count as u64;
+        self.queue.push_back(job());
+        Handed::Queued
+    }
+
+    fn collapse(&mut self, topic: TopicId, position: Option<u64>, ticket: Option<Arc<Ticket>>) {
+        let outgoing = &mut self.topics[topic];
+        outgoing.riders.extend(ticket);
+        outgoing.all_position = outgoing.all_position.max(position);
+        if !std::mem::replace(&mut outgoing.collapsed, true) {
+            self.collapsed.push_back(topic);
+        }
+    }
+
+    /// Sends what waits, up to `budget` frames.
+    pub(crate) fn drain(
+        &mut self,
+        budget: usize,
+        now: Micros,
+        wire: &mut dyn Publisher,
+    ) -> Drained {
+        for _ in 0..budget {
+            match self.send_next(now, wire) {
+                Ok(true) => {}
+                Ok(false) => return Drained::Empty,
+                Err(PublishError::Full) => return Drained::Blocked,
+                Err(PublishError::Closed) => return Drained::Closed,
+                // It has its number: the others will find it missing, and flush.
+                Err(_) => self.counts.failed += 1,
+            }
+        }
+        if self.is_idle() {
+            Drained::Empty
+        } else {
+            Drained::More
+        }
+    }
+
+    /// Sends the first of what waits; `false` if nothing does.
+    fn send_next(&mut self, now: Micros, wire: &mut dyn Publisher) -> Result<bool, PublishError> {
+        let Some(job) = self.queue.pop_front() else {
+            let Some(&topic) = self.collapsed.front() else {
+                return Ok(false);
+            };
+            self.send_all(topic, now, wire)?;
+            self.collapsed.pop_front();
+            return Ok(true);
+        };
+        match job {
+            Job::One {
+                topic,
+                id,
+                position,
+                ticket,
+            } => {
+                let sent = self.send_one(topic, id.borrowed(), position, ticket.clone(), now, wire);
+                if sent == Err(PublishError::Full) {
+                    self.queue.push_front(Job::One {
+                        topic,
+                        id,
+                        position,
+                        ticket,
+                    });
+                } else {
+                    self.waiting -= 1;
+                }
+                sent?;
+            }
+            Job::Batch {
+                topic,
+                mut ids,
+                position,
+            } => {
+                let (done, sent) = if self.rules.plain_peers {
+                    let sent = ids.front().map_or(Ok(()), |id| {
+                        self.send_one(topic, id.borrowed(), position, None, now, wire)
+                    });
+                    (1, sent)
+                } else {
+                    let mut borrowed = ids.iter().map(Id::borrowed).peekable();
+                    let done = self.fill_batch(&mut borrowed, self.max_payload);
+                    (done, self.send_batch(topic, position, now, wire))
+                };
+                if sent != Err(PublishError::Full) {
+                    ids.drain(..done.min(ids.len()));
+                    self.waiting -= done;
+                }
+                if !ids.is_empty() {
+                    self.queue.push_front(Job::Batch {
+                        topic,
+                        ids,
+                        position,
+                    });
+                }
+                sent?;
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,127 @@
+//! One watched entity: how far each publisher has got with it, and what may be believed.
+
+use super::peers::Slot;
+use super::{Micros, Rules};
+use crate::invalidation::protocol::node::Reason;
+use crate::invalidation::subject::Entity;
+
+/// What hits may believe; the states of the table in the module's documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Belief {
+    Joining,
+    Coherent,
+    Suspect,
+}
+
+/// What one publisher has sent for one entity.
+#[derive(Debug, Clone, Copy, Default)]
+struct Column {
+    /// The highest number seen, or counted as lost by a gap.
+    last: u64,
+    /// Whether it holds a write whose outcome is not known.
+    unsettled: bool,
+}
+
+/// The state of one watched entity.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) entity: Entity,
+    pub(crate) belief: Belief,
+    /// Publishers have to be heard by beats sent after this.
+    pub(crate) since: Micros,
+    /// The first reason of the doubt that lasts.
+    pub(crate) reason: Reason,
+    pub(crate) flushed: Option<Micros>,
+    /// The highest position that any publisher has spoken of.
+    pub(crate) floor: u64,
+    /// Whether a publisher without frames was heard.
+    pub(crate) plain: bool,
+    /// Whether this node holds a write whose outcome is not known.
+    pub(crate) own_unsettled: bool,
+    columns: Vec<Column>,
+    unsettled: usize,
+}
+
+impl Row {
+    pub(crate) fn new(entity: Entity, now: Micros) -> Self {
+        Self {
+            entity,
+            belief: Belief::Joining,
+            since: now,
+            reason: Reason::Joined,
+            flushed: None,
+            floor: 0,
+            plain: false,
+            own_unsettled: false,
+            columns: Vec::new(),
+            unsettled: 0,
+        }
+    }
+
+    fn column(&mut self, slot: Slot) -> &mut Column {
+        if self.columns.len() <= slot {
+            self.columns.resize(slot + 1, Column::default());
+        }
+        &mut self.columns[slot]
+    }
+
+    pub(crate) fn last(&mut self, slot: Slot) -> u64 {
+        self.column(slot).last
+    }
+
+    /// Notes a number; says whether numbers before it were skipped.
+    #[inline]
+    pub(crate) fn number(&mut self, slot: Slot, sequence: u64) -> bool {
+        let column = self.column(slot);
+        let gap = sequence > column.last.saturating_add(1);
+        column.last = column.last.max(sequence);
+        gap
+    }
+
+    /// Notes a mark; says whether anything up to it was not seen.
+    pub(crate) fn mark(&mut self, slot: Slot, mark: u64) -> bool {
+        let column = self.column(slot);
+        let gap = mark > column.last;
+        column.last = column.last.max(mark);
+        gap
+    }
+
+    pub(crate) fn settle(&mut self, slot: Slot, unsettled: bool) {
+        let was = std::mem::replace(&mut self.column(slot).unsettled, unsettled);
+        self.unsettled = self.unsettled + usize::from(unsettled) - usize::from(was);
+    }
+
+    /// Whether this publisher holds an unsettled write.
+    pub(crate) fn holds(&self, slot: Slot) -> bool {
+        self.columns
+            .get(slot)
+            .is_some_and(|column| column.unsettled)
+    }
+
+    pub(crate) const fn is_unsettled(&self) -> bool {
+        self.unsettled > 0 || self.own_unsettled
+    }
+
+    /// The slot will be another's, who begins at 0.
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        self.settle(slot, false);
+        self.column(slot).last = 0;
+    }
+
+    pub(crate) fn raise_floor(&mut self, position: Option<u64>) {
+        self.floor = self.floor.max(position.unwrap_or(0));
+    }
+
+    /// The floor as effects want it.
+    pub(crate) fn floor(&self) -> Option<u64> {
+        (self.floor > 0).then_some(self.floor)
+    }
+
+    /// From when it may be flushed.
+    pub(crate) fn may_flush_at(&self, rules: &Rules) -> Micros {
+        match self.flushed {
+            Some(flushed) => flushed + rules.min_flush,
+            None => 0,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What goes wrong.
+
+use std::rc::Rc;
+
+use super::event::Event;
+use super::net::{Link, Packet, Time};
+use super::world::{MS, SECOND, World};
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    Loss,
+    Duplication,
+    Reordering,
+    Delay,
+    /// A connection breaks and is made again.
+    Disconnection,
+    /// The route between the servers swallows everything; nobody is told.
+    Partition,
+    /// A server stands still, and then goes on.
+    StalledServer,
+    /// A server takes a subscription away; the connection stays.
+    Revocation,
+    /// A client drops what it has no room for.
+    SlowConsumer,
+    Restart,
+    Crash,
+    PausedProcess,
+    ClockRate,
+    SlowWatcher,
+    LaggingReplica,
+    /// The bus takes nothing for a while.
+    FullBus,
+    Garbage,
+}
+
+pub(super) const FAULTS: [Fault; 17] = [
+    Fault::Loss,
+    Fault::Duplication,
+    Fault::Reordering,
+    Fault::Delay,
+    Fault::Disconnection,
+    Fault::Partition,
+    Fault::StalledServer,
+    Fault::Revocation,
+    Fault::SlowConsumer,
+    Fault::Restart,
+    Fault::Crash,
+    Fault::PausedProcess,
+    Fault::ClockRate,
+    Fault::SlowWatcher,
+    Fault::LaggingReplica,
+    Fault::FullBus,
+    Fault::Garbage,
+];
+
+impl World {
+    /// Something goes wrong, and the next fault is arranged.
+    pub(super) fn fault(&mut self) {
+        let next = self.around(self.plan.fault_every);
+        self.after(next, Event::Fault);
+        let fault = FAULTS[self.rng.below(FAULTS.len())];
+        let host = self.rng.below(self.hosts.len());
+        // Some last for longer than a lease, most do not.
+        let span = match self.rng.below(3) {
+            0 => self.rng.range(SECOND, 16 * SECOND),
+            _ => self.rng.range(100 * MS, 3 * SECOND),
+        };
+        let until = self.now + span;
+        self.strike(fault, host, until);
+    }
+
+    fn strike(&mut self, fault: Fault, host: usize, until: Time) {
+        let span = until - self.now;
+        let pid = self.hosts[host].process.as_ref().map(|process| process.pid);
+        match (fault, pid) {
+            (Fault::Loss, _) => {
+                let percent = self.rng.range(20, 90);
+                let link = self.any_link(host);
+                (link.lossy_until, link.loss_percent) = (until, percent);
+            }
+            (Fault::Duplication, _) => self.any_link(host).doubled_until = until,
+            (Fault::Reordering, _) => {
+                let shuffle = self.rng.range(MS, 2 * SECOND);
+                let link = self.any_link(host);
+                (link.shuffled_until, link.shuffle) = (until, shuffle);
+            }
+            (Fault::Delay, _) => {
+                let slowness = self.rng.range(MS, 6 * SECOND);
+                let link = self.any_link(host);
+                (link.slow_until, link.slowness) = (until, slowness);
+            }
+            (Fault::Disconnection, Some(_)) => self.disconnect(host, span),
+            (Fault::Partition, _) => {
+                let both = self.rng.chance(50);
+                let first = self.rng.below(2);
+                self.route[first].cut_until = until;
+                if both {
+                    self.route[1 - first].cut_until = until;
+                }
+            }
+            (Fault::StalledServer, _) => {
+                let server = self.rng.below(2);
+                for host in &mut self.hosts {
+                    if host.access.server == server {
+                        host.access.up.stall_until = until;
+                        host.access.down.stall_until = until;
+                    }
+                }
+                for route in &mut self.route {
+                    route.stall_until = until;
+                }
+            }
+            (Fault::Revocation, Some(_)) => {
+                self.hosts[host].access.subscribed = false;
+                let connection = self.hosts[host].access.connection;
+                self.push(until, Event::Subscribe { host, connection });
+            }
+            (Fault::SlowConsumer, Some(_)) => self.hosts[host].access.overrun_until = until,
+            (Fault::Restart, Some(pid)) => {
+                // Some go down while what they say is lost.
+                let warning = self.rng.range(0, 1_500 * MS);
+                self.lose_some(host, warning);
+                self.after(warning, Event::Restart { host, pid });
+            }
+            (Fault::Crash, Some(_)) => {
+                self.stop(host);
+                self.push(until, Event::Boot { host });
+            }
+            (Fault::PausedProcess, Some(pid)) => {
+                self.hosts[host].paused_until = until;
+                // The deadline thread is the first to run again: its delay is part of B.
+                self.push(until, Event::Poll { host, pid });
+            }
+            (Fault::ClockRate, _) => {
+                let now = self.now;
+                self.hosts[host].clock.change_rate(now, &mut self.rng);
+            }
+            (Fault::SlowWatcher, Some(_)) => {
+                if let Some(process) = &mut self.hosts[host].process {
+                    for watch in &mut process.watches {
+                        watch.slow_until = until;
+                    }
+                }
+            }
+            (Fault::LaggingReplica, _) => {
+                let lag = self.rng.range(10 * MS, 8 * SECOND);
+                let place = &mut self.hosts[host];
+                (place.lag_until, place.lag) = (until, lag);
+            }
+            (Fault::FullBus, Some(_)) => {
+                self.hosts[host].blocked_until = until;
+                // What it took at last is lost in part, and so are the next beats.
+                self.lose_some(host, span + 3 * SECOND);
+            }
+            (Fault::Garbage, Some(_)) => self.garbage(host),
+            // There is no process to strike.
+            (_, None) => return,
+        }
+        self.count(fault);
+    }
+
+    /// In half of the cases, what a host says in the time to come is lost in part.
+    pub(super) fn lose_some(&mut self, host: usize, span: Time) {
+        if self.rng.chance(50) {
+            let percent = self.rng.range(40, 95);
+            let link = &mut self.hosts[host].access.up;
+            (link.lossy_until, link.loss_percent) = (self.now + span, percent);
+        }
+    }
+
+    fn any_link(&mut self, host: usize) -> &mut Link {
+        match self.rng.below(4) {
+            0 => &mut self.hosts[host].access.up,
+            1 => &mut self.hosts[host].access.down,
+            2 => &mut self.route[0],
+            _ => &mut self.route[1],
+        }
+    }
+
+    /// Somebody publishes nonsense, or plain messages.
+    fn garbage(&mut self, host: usize) {
+        let subjects = [
+            "plain.id-1",
+            "stamped.%-all",
+            "plain.%-batch",
+            "%-c.00c0ffee00c0ffee",
+        ];
+        let subject = subjects[self.rng.below(subjects.len())];
+        let mut payload = vec![0xAF, 0x57];
+        if self.rng.chance(50) {
+            payload.clear();
+        }
+        for _ in 0..self.rng.below(40) {
+            payload.push(self.rng.next() as u8);
+        }
+        let subject = format!("cache.invalidate.{subject}");
+        self.send(host, Rc::new(Packet { subject, payload }));
+    }
+}

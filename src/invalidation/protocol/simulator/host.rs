@@ -1,0 +1,339 @@
+//! One host: a clock, and the process that runs on it, which is the code that ships.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use std::task::{Context, Poll};
+
+use parking_lot::Mutex;
+
+use super::net::Time;
+use super::rng::Rng;
+use super::store::{ENTITIES, Key};
+use crate::bus::{PublishError, Publisher};
+use crate::invalidation::cache::{Cache, Reason, Unfinished};
+use crate::invalidation::fence::{Clock, Fence, Mark, Stamp};
+use crate::invalidation::frame::Incarnation;
+use crate::invalidation::outbox::{Outbox, OutboxRules, Ticket};
+use crate::invalidation::protocol::{Effects, Micros, Node, OwnMarks, RowId, Rules};
+use crate::invalidation::subject::{Address, Entity, IdRef, Prefix, Subject};
+use crate::invalidation::target::Target;
+use crate::invalidation::watch::Feed;
+
+/// A clock that runs a little fast or slow.
+#[derive(Debug, Clone)]
+pub(super) struct SimClock {
+    anchor: (Time, Micros),
+    rate_ppm: i64,
+}
+
+impl SimClock {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self {
+            anchor: (0, rng.range(1_000_000, 1_000_000_000_000)),
+            rate_ppm: rng.range(0, 1_001) as i64 - 500,
+        }
+    }
+
+    pub(super) fn read(&self, now: Time) -> Micros {
+        let passed = (now - self.anchor.0) as i64;
+        self.anchor.1 + (passed + passed * self.rate_ppm / 1_000_000) as u64
+    }
+
+    pub(super) fn change_rate(&mut self, now: Time, rng: &mut Rng) {
+        self.anchor = (now, self.read(now));
+        self.rate_ppm = rng.range(0, 1_001) as i64 - 500;
+    }
+}
+
+/// Takes what the outbox publishes, for the network to carry.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    pub(super) out: Vec<(String, Vec<u8>)>,
+    pub(super) full: bool,
+}
+
+impl Publisher for Wire {
+    fn publish(&mut self, subject: Subject<'_>, payload: &[u8]) -> Result<(), PublishError> {
+        if self.full {
+            return Err(PublishError::Full);
+        }
+        self.out
+            .push((subject.as_str().to_owned(), payload.to_owned()));
+        Ok(())
+    }
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A cached version.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cached {
+    pub(super) stamp: Stamp,
+    pub(super) version: u64,
+    pub(super) began: Micros,
+}
+
+/// The cache under a watch.
+#[derive(Debug, Default, Clone)]
+pub(super) struct SimCache(pub(super) Arc<Mutex<BTreeMap<String, Cached>>>);
+
+impl Cache for SimCache {
+    fn remove(&self, id: &str) -> Result<(), Unfinished> {
+        self.0.lock().remove(id);
+        Ok(())
+    }
+
+    fn clear(&self, _: Reason) -> Result<(), Unfinished> {
+        self.0.lock().clear();
+        Ok(())
+    }
+}
+
+/// A watch: a cache, its fence, its feed.
+#[derive(Debug)]
+pub(super) struct SimWatch {
+    pub(super) entity: usize,
+    pub(super) cache: SimCache,
+    pub(super) fence: Arc<Fence>,
+    pub(super) feed: Feed,
+    pub(super) queued: bool,
+    /// The lane stands still until then.
+    pub(super) slow_until: Time,
+    /// Loads under way, by id.
+    pub(super) flights: BTreeMap<usize, u64>,
+}
+
+/// A load under way.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) watch: usize,
+    pub(super) key: Key,
+    pub(super) mark: Mark,
+    pub(super) began: Micros,
+    /// The version that was read, and the position of what it was read from.
+    pub(super) read: Option<(u64, u64)>,
+    /// Admitted early: only by a mutant.
+    pub(super) admitted: Option<Stamp>,
+    /// Who waits: when each came, and whether the cache was coherent then.
+    pub(super) waiters: Vec<(Time, bool)>,
+}
+
+/// A write under a guard.
+#[derive(Debug)]
+pub(super) struct OpenWrite {
+    pub(super) key: Key,
+    pub(super) guard: crate::invalidation::outbox::GuardId,
+    pub(super) version: Option<u64>,
+    pub(super) rolled_back: bool,
+}
+
+/// A running process.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) pid: u64,
+    pub(super) incarnation: Incarnation,
+    pub(super) node: Node,
+    pub(super) outbox: Outbox,
+    pub(super) wire: Wire,
+    pub(super) rows: Vec<RowId>,
+    pub(super) watches: Vec<SimWatch>,
+    /// The client's counter: read by the process.
+    pub(super) generation: u64,
+    pub(super) closing: bool,
+    pub(super) loads: BTreeMap<u64, Load>,
+    pub(super) writes: BTreeMap<u64, OpenWrite>,
+    pub(super) next: u64,
+    pub(super) tickets: VecDeque<(Incarnation, usize, u64, Arc<Ticket>)>,
+    /// Publishers whose beats came, and since when.
+    pub(super) known: BTreeMap<Incarnation, Time>,
+    pub(super) forked: bool,
+}
+
+impl Process {
+    /// A process that starts now on a host, whose clock is moved by hand.
+    pub(super) fn start(
+        (pid, host, incarnation): (u64, usize, Incarnation),
+        now: Micros,
+        rules: Rules,
+        write_limit: Micros,
+        clock: &Arc<AtomicU64>,
+    ) -> Self {
+        let own = Arc::<OwnMarks>::default();
+        let mut node = Node::new(rules, incarnation, now, own.clone());
+        let mut outbox = Outbox::new(
+            OutboxRules {
+                prefix: Prefix::default(),
+                name: format!("host-{host}").into(),
+                reader: false,
+                plain_peers: host.is_multiple_of(2),
+                lease: rules.lease,
+                write_limit,
+                capacity: 12,
+                max_entities: 8,
+                mutant: rules.mutant,
+            },
+            incarnation,
+            now,
+            own,
+        );
+        let mut rows = Vec::new();
+        for name in ENTITIES {
+            let entity = Entity::new(name).unwrap();
+            rows.push(node.track(&entity, now).unwrap());
+            outbox.topic(&entity).unwrap();
+        }
+        let lease = std::time::Duration::from_micros(rules.lease);
+        let watch = |entity: usize, queued: bool| {
+            let cache = SimCache::default();
+            let by_hand = Clock::by_hand(clock.clone());
+            let fence = Arc::new(Fence::new().with_clock(by_hand));
+            let target = Target::with_fence(fence.clone(), cache.clone());
+            let driver = target.attach(lease).unwrap();
+            let feed = match queued {
+                true => Feed::queued(driver, 24, rules.min_flush),
+                false => Feed::inline(driver, rules.min_flush),
+            };
+            SimWatch {
+                entity,
+                cache,
+                fence,
+                feed,
+                queued,
+                slow_until: 0,
+                flights: BTreeMap::new(),
+            }
+        };
+        Self {
+            pid,
+            incarnation,
+            node,
+            outbox,
+            wire: Wire::default(),
+            rows,
+            watches: vec![watch(0, false), watch(1, false), watch(1, true)],
+            generation: 0,
+            closing: false,
+            loads: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            next: 0,
+            tickets: VecDeque::new(),
+            known: BTreeMap::new(),
+            forked: false,
+        }
+    }
+
+    /// The node, and what carries out its effects.
+    pub(super) fn parts(&mut self, now: Micros) -> (&mut Node, Hands<'_>) {
+        let hands = Hands {
+            now,
+            rows: &self.rows,
+            watches: &self.watches,
+            outbox: &mut self.outbox,
+            forked: &mut self.forked,
+        };
+        (&mut self.node, hands)
+    }
+
+    /// Whether an inline watch keeps what a message told it to drop.
+    pub(super) fn keeps(&self, address: &Address<'_>) -> bool {
+        let Address::One { entity, id } = address else {
+            return false;
+        };
+        let inline = |watch: &&SimWatch| !watch.queued && ENTITIES[watch.entity] == entity.as_str();
+        let mut watches = self.watches.iter().filter(inline);
+        watches.any(|watch| watch.cache.0.lock().contains_key(&*id.decode()))
+    }
+
+    /// Drops an id in this process' own caches.
+    pub(super) fn drop_here(&self, (entity, id): Key, position: Option<u64>) {
+        let name = id_name(id);
+        let id = IdRef::new(&name).unwrap();
+        for watch in self.watches.iter().filter(|watch| watch.entity == entity) {
+            watch.feed.remove_now(id, position);
+        }
+    }
+}
+
+pub(super) fn id_name(id: usize) -> String {
+    // One id in three needs an escape.
+    match id % 3 {
+        0 => format!("id.{id}"),
+        _ => format!("id-{id}"),
+    }
+}
+
+pub(super) fn set(clock: &AtomicU64, now: Micros) {
+    clock.store(now * 1_000, SeqCst);
+}
+
+/// Carries out what the node wants.
+#[derive(Debug)]
+pub(super) struct Hands<'a> {
+    now: Micros,
+    rows: &'a [RowId],
+    watches: &'a [SimWatch],
+    outbox: &'a mut Outbox,
+    forked: &'a mut bool,
+}
+
+impl Hands<'_> {
+    fn of(&self, row: RowId) -> impl Iterator<Item = &Feed> {
+        let entity = self.rows.iter().position(|&known| known == row);
+        self.watches
+            .iter()
+            .filter(move |watch| Some(watch.entity) == entity)
+            .map(|watch| &watch.feed)
+    }
+}
+
+impl Effects for Hands<'_> {
+    fn remove(&mut self, row: RowId, id: IdRef<'_>, position: Option<u64>, age: Option<Micros>) {
+        self.of(row).for_each(|feed| {
+            feed.remove(id, position, age, self.now);
+        });
+    }
+
+    fn flush(&mut self, row: RowId, reason: Reason, floor: Option<u64>) {
+        self.of(row).for_each(|feed| {
+            feed.flush(reason, floor);
+        });
+    }
+
+    fn doubt(&mut self, row: RowId, _: Reason) {
+        self.of(row).for_each(Feed::doubt);
+    }
+
+    fn recover(&mut self, row: RowId, reason: Reason, floor: Option<u64>) {
+        self.of(row).for_each(|feed| {
+            feed.recover(reason, floor, self.now);
+        });
+    }
+
+    fn trust_until(&mut self, until: Micros) {
+        for watch in self.watches {
+            watch.feed.trust(until, self.now);
+        }
+    }
+
+    fn proved(&mut self, sent: Micros) {
+        self.outbox.expire(sent);
+    }
+
+    fn returned(&mut self, entity: &str, sequence: u64) {
+        self.outbox.returned(entity, sequence);
+    }
+
+    fn tracked(&mut self, _: RowId, _: &Entity) {}
+
+    fn forked(&mut self) {
+        *self.forked = true;
+    }
+}

@@ -1,0 +1,462 @@
+//! The world: hosts, servers, the queue of what happens next.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::event::{Entry, Event, Plan, Tally};
+use super::host::{Process, SimClock, set};
+use super::net::{Access, Link, Packet, Time};
+use super::rng::Rng;
+use super::store::Store;
+use crate::invalidation::frame::{Body, Frame, Incarnation};
+use crate::invalidation::protocol::{Micros, Rules};
+use crate::invalidation::subject::{Address, Prefix};
+
+pub(super) const MS: Time = 1_000;
+pub(super) const SECOND: Time = 1_000 * MS;
+/// The deadline thread's period, which bounds its delay as well.
+pub(super) const TICK: Time = 50 * MS;
+pub(super) const WRITE_LIMIT: Micros = 2 * SECOND;
+
+pub(super) const RULES: Rules = Rules {
+    beat: SECOND,
+    lease: 3 * SECOND,
+    e_max: 500 * MS,
+    min_flush: 100 * MS,
+    retire_after: 10 * SECOND,
+    max_publishers: 64,
+    max_entities: 16,
+    mutant: None,
+};
+
+/// B, and what the clocks' rates add to a write limit.
+pub(super) const BOUND: Time = RULES.lease + RULES.e_max + TICK + 5 * MS;
+
+/// A host's place.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) clock: SimClock,
+    pub(super) by_hand: Arc<AtomicU64>,
+    pub(super) access: Access,
+    pub(super) process: Option<Process>,
+    pub(super) paused_until: Time,
+    pub(super) blocked_until: Time,
+    pub(super) lag_until: Time,
+    pub(super) lag: Time,
+}
+
+/// Everything there is.
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) rng: Rng,
+    pub(super) now: Time,
+    order: u64,
+    queue: BinaryHeap<Reverse<Entry>>,
+    pub(super) hosts: Vec<Host>,
+    /// From the first server to the second, and back.
+    pub(super) route: [Link; 2],
+    pub(super) store: Store,
+    pub(super) tally: Tally,
+    pub(super) next_pid: u64,
+    pub(super) failure: Option<String>,
+    /// Counts only once everybody has joined.
+    pub(super) measure_from: Time,
+}
+
+impl World {
+    pub(super) fn new(plan: Plan) -> Self {
+        let mut rng = Rng::new(plan.seed);
+        let hosts = (0..plan.hosts)
+            .map(|host| Host {
+                clock: SimClock::new(&mut rng),
+                by_hand: Arc::default(),
+                access: Access {
+                    server: host % 2,
+                    ..Access::default()
+                },
+                process: None,
+                paused_until: 0,
+                blocked_until: 0,
+                lag_until: 0,
+                lag: 0,
+            })
+            .collect();
+        let mut world = Self {
+            plan,
+            rng,
+            now: 0,
+            order: 0,
+            queue: BinaryHeap::new(),
+            hosts,
+            route: [Link::default(), Link::default()],
+            store: Store::default(),
+            tally: Tally::default(),
+            next_pid: 1,
+            failure: None,
+            measure_from: 10 * SECOND,
+        };
+        for host in 0..plan.hosts {
+            let at = world.rng.range(0, SECOND);
+            world.push(at, Event::Boot { host });
+        }
+        if plan.rolling_every > 0 {
+            world.push(10 * SECOND, Event::Roll { host: 0 });
+        }
+        if plan.fault_every > 0 {
+            world.push(5 * SECOND, Event::Fault);
+        }
+        world
+    }
+
+    pub(super) fn push(&mut self, at: Time, event: Event) {
+        self.order += 1;
+        self.queue.push(Reverse(Entry {
+            at,
+            order: self.order,
+            event,
+        }));
+    }
+
+    pub(super) fn after(&mut self, span: Time, event: Event) {
+        self.push(self.now + span, event);
+    }
+
+    /// A span around a mean, never far from it.
+    pub(super) fn around(&mut self, mean: Time) -> Time {
+        self.rng.range(mean / 2, mean + mean / 2 + 1)
+    }
+
+    pub(super) fn fail(&mut self, what: String) {
+        self.failure.get_or_insert(what);
+    }
+
+    /// Runs until all writes are done and what they ask for has had its time.
+    pub(super) fn run(&mut self) -> Result<&Tally, String> {
+        let mut end = None;
+        while let Some(Reverse(entry)) = self.queue.pop() {
+            self.now = entry.at;
+            if self.tally.writes >= self.plan.writes && end.is_none() {
+                end = Some(self.now + 2 * BOUND);
+            }
+            if end.is_some_and(|end| self.now > end) {
+                break;
+            }
+            self.happen(entry.event);
+            if let Some(failure) = &self.failure {
+                return Err(format!(
+                    "seed {}, at {} us, write {}: {failure}",
+                    self.plan.seed, self.now, self.tally.writes
+                ));
+            }
+        }
+        for host in 0..self.hosts.len() {
+            self.harvest(host);
+        }
+        Ok(&self.tally)
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some((host, pid)) = event.process() {
+            let place = &self.hosts[host];
+            if place
+                .process
+                .as_ref()
+                .is_none_or(|p| pid.is_some_and(|pid| p.pid != pid))
+            {
+                return;
+            }
+            if self.now < place.paused_until {
+                self.push(place.paused_until, event);
+                return;
+            }
+        }
+        match event {
+            Event::AtServer {
+                server,
+                packet,
+                forwarded,
+            } => self.at_server(server, &packet, forwarded),
+            Event::AtHost {
+                host,
+                connection,
+                packet,
+            } => self.at_host(host, connection, &packet),
+            Event::Poll { host, pid } => {
+                self.poll(host);
+                self.after(TICK, Event::Poll { host, pid });
+            }
+            Event::Write { host, pid } => self.write(host, pid),
+            Event::Commit { host, pid, write } => self.commit(host, pid, write),
+            Event::CloseGuard { host, write, .. } => self.close_guard(host, write),
+            Event::Look { host, pid } => {
+                self.look(host, pid);
+                let next = self.around(12 * MS);
+                self.after(next, Event::Look { host, pid });
+            }
+            Event::LoadReads { host, load, .. } => self.load_reads(host, load),
+            Event::LoadEnds { host, load, .. } => self.load_ends(host, load),
+            Event::Connect { host, connection } => self.connect(host, connection),
+            Event::Subscribe { host, connection } => {
+                let access = &mut self.hosts[host].access;
+                if access.connection == connection && access.connected {
+                    access.subscribed = true;
+                }
+            }
+            Event::Overrun { host, .. } => {
+                self.with(host, |process, now| {
+                    let (node, mut hands) = process.parts(now);
+                    node.lost(now, &mut hands);
+                });
+            }
+            Event::Boot { host } => self.boot(host),
+            Event::Fault => self.fault(),
+            Event::Roll { host } => {
+                if let Some(pid) = self.hosts[host].process.as_ref().map(|p| p.pid) {
+                    self.after(0, Event::Restart { host, pid });
+                }
+                let host = (host + 1) % self.hosts.len();
+                self.after(self.plan.rolling_every, Event::Roll { host });
+            }
+            Event::Restart { host, pid } => self.restart(host, pid),
+        }
+    }
+
+    /// Lets a process act at its own time, then sends what it published.
+    pub(super) fn with<R>(
+        &mut self,
+        host: usize,
+        act: impl FnOnce(&mut Process, Micros) -> R,
+    ) -> Option<R> {
+        let place = &mut self.hosts[host];
+        let now = place.clock.read(self.now);
+        set(&place.by_hand, now);
+        let process = place.process.as_mut()?;
+        process.wire.full = self.now < place.blocked_until;
+        let result = act(process, now);
+        if process.forked {
+            process.forked = false;
+            let incarnation = Incarnation(self.rng.next());
+            process.incarnation = incarnation;
+            process.node.reincarnate(incarnation, now);
+            process.outbox.reincarnate(incarnation, now);
+        }
+        let out = std::mem::take(&mut process.wire.out);
+        for (subject, payload) in out {
+            self.send(host, Rc::new(Packet { subject, payload }));
+        }
+        Some(result)
+    }
+
+    pub(super) fn send(&mut self, host: usize, packet: Rc<Packet>) {
+        let access = &mut self.hosts[host].access;
+        if !access.connected {
+            access.backlog.push(packet);
+            return;
+        }
+        let server = access.server;
+        for at in access
+            .up
+            .pass(self.now, &mut self.rng)
+            .into_iter()
+            .flatten()
+        {
+            let packet = packet.clone();
+            self.push(
+                at,
+                Event::AtServer {
+                    server,
+                    packet,
+                    forwarded: false,
+                },
+            );
+        }
+    }
+
+    fn at_server(&mut self, server: usize, packet: &Rc<Packet>, forwarded: bool) {
+        if !forwarded {
+            self.note_arrival(packet);
+            for at in self.route[server]
+                .pass(self.now, &mut self.rng)
+                .into_iter()
+                .flatten()
+            {
+                let packet = packet.clone();
+                self.push(
+                    at,
+                    Event::AtServer {
+                        server: 1 - server,
+                        packet,
+                        forwarded: true,
+                    },
+                );
+            }
+        }
+        for host in 0..self.hosts.len() {
+            let access = &mut self.hosts[host].access;
+            if access.server != server || !access.subscribed {
+                continue;
+            }
+            let connection = access.connection;
+            for at in access
+                .down
+                .pass(self.now, &mut self.rng)
+                .into_iter()
+                .flatten()
+            {
+                let packet = packet.clone();
+                self.push(
+                    at,
+                    Event::AtHost {
+                        host,
+                        connection,
+                        packet,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Remembers which numbered frames a server has had.
+    fn note_arrival(&mut self, packet: &Packet) {
+        let Ok(frame) = Frame::decode(&packet.payload) else {
+            return;
+        };
+        if let Ok(Address::One { entity, .. } | Address::All { entity }) =
+            Prefix::default().parse(&packet.subject)
+        {
+            let names = super::store::ENTITIES;
+            let Some(entity) = names.iter().position(|name| *name == entity.as_str()) else {
+                return;
+            };
+            let header = frame.header;
+            let arrived = &mut self.store.arrived;
+            arrived.insert((header.incarnation, entity, header.sequence));
+        }
+    }
+
+    fn at_host(&mut self, host: usize, connection: u64, packet: &Packet) {
+        let access = &mut self.hosts[host].access;
+        if access.connection != connection {
+            return;
+        }
+        if self.now < access.overrun_until && self.rng.chance(50) {
+            access.overrun = true;
+            return;
+        }
+        let Ok(address) = Prefix::default().parse(&packet.subject) else {
+            return;
+        };
+        let time = self.now;
+        let kept = self.with(host, |process, now| {
+            let frame = Frame::decode(&packet.payload);
+            if let Ok(Frame {
+                header,
+                body: Body::Beat(_),
+            }) = frame
+            {
+                process.known.entry(header.incarnation).or_insert(time);
+            }
+            let own = frame.is_ok_and(|frame| frame.header.incarnation == process.incarnation);
+            let generation = process.generation;
+            let (node, mut hands) = process.parts(now);
+            node.generation(now, generation, &mut hands);
+            node.message(now, &address, &packet.payload, &mut hands);
+            !own && process.keeps(&address)
+        });
+        if kept == Some(true) {
+            self.fail(format!("host {host} did not apply {}", packet.subject));
+        }
+    }
+
+    fn connect(&mut self, host: usize, connection: u64) {
+        let access = &mut self.hosts[host].access;
+        if access.connection != connection || access.connected {
+            return;
+        }
+        access.connected = true;
+        // What was handed over meanwhile is sent, or was discarded.
+        let backlog = std::mem::take(&mut access.backlog);
+        let kept = self.rng.chance(50);
+        // The client counts the connection before it asks for its subscriptions again.
+        let delay = self.rng.range(0, 200 * MS);
+        self.after(delay, Event::Subscribe { host, connection });
+        if let Some(process) = &mut self.hosts[host].process {
+            process.generation += 1;
+        }
+        for packet in backlog.into_iter().filter(|_| kept) {
+            self.send(host, packet);
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, host: usize, span: Time) {
+        let access = &mut self.hosts[host].access;
+        access.connection += 1;
+        access.connected = false;
+        access.subscribed = false;
+        let connection = access.connection;
+        self.after(span, Event::Connect { host, connection });
+    }
+
+    fn boot(&mut self, host: usize) {
+        if self.hosts[host].process.is_some() {
+            return;
+        }
+        let pid = self.next_pid;
+        self.next_pid += 1;
+        let incarnation = Incarnation(self.rng.next());
+        let rules = Rules {
+            mutant: self.plan.mutant,
+            ..RULES
+        };
+        let place = &mut self.hosts[host];
+        place.paused_until = self.now;
+        let now = place.clock.read(self.now);
+        set(&place.by_hand, now);
+        place.process = Some(Process::start(
+            (pid, host, incarnation),
+            now,
+            rules,
+            WRITE_LIMIT,
+            &place.by_hand,
+        ));
+        self.disconnect(host, 5 * MS);
+        if self.plan.fault_every > 0 {
+            let span = self.rng.range(SECOND, 4 * SECOND);
+            self.lose_some(host, span);
+        }
+        self.after(1, Event::Poll { host, pid });
+        self.after(20 * MS, Event::Look { host, pid });
+        let write = self.around(self.plan.write_every);
+        self.after(write, Event::Write { host, pid });
+    }
+
+    /// The end of a process: its counts are taken over, its connection breaks.
+    pub(super) fn stop(&mut self, host: usize) {
+        self.harvest(host);
+        self.hosts[host].process = None;
+        let access = &mut self.hosts[host].access;
+        access.connection += 1;
+        access.connected = false;
+        access.subscribed = false;
+        access.backlog.clear();
+    }
+
+    fn harvest(&mut self, host: usize) {
+        let Some(process) = &self.hosts[host].process else {
+            return;
+        };
+        let counts = process.node.counts();
+        self.tally.doubts += counts.doubts;
+        self.tally.retired += counts.retired;
+        self.tally.flushes += counts.flushes;
+        self.tally.collapsed += process.outbox.counts().collapsed;
+        self.tally.overflows += process
+            .watches
+            .iter()
+            .map(|watch| watch.feed.overflows())
+            .sum::<u64>();
+    }
+}

@@ -1,0 +1,231 @@
+//! What the tests of the invalidator share: a bus with moods, and something that sees.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use afterwrite::bus::{
+    Bus, Inbox, LocalBus, PublishError, Publisher, Status, SubscribeError, Subscription,
+};
+use afterwrite::invalidation::Settings;
+use afterwrite::invalidation::cache::Invalidation;
+use afterwrite::invalidation::subject::{Entity, Pattern, Subject};
+
+pub fn entity() -> Entity {
+    Entity::new("user").unwrap()
+}
+
+/// Settings for tests: quick, and yet patient with a busy machine.
+pub fn quick(name: &str) -> Settings {
+    Settings::new(name)
+        .beat(Duration::from_millis(50))
+        .lease(Duration::from_millis(1_000))
+        .min_flush(Duration::from_millis(1))
+}
+
+/// Lets time pass.
+pub fn nap(span: Duration) {
+    let (_keep, never) = channel::<()>();
+    let _ = never.recv_timeout(span);
+}
+
+/// Waits until something holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "never: {what}");
+        nap(Duration::from_millis(2));
+    }
+}
+
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        std::thread::park_timeout(Duration::from_secs(1));
+    }
+}
+
+/// What a watcher was told, in order.
+#[derive(Clone)]
+pub struct Seen {
+    tell: Sender<String>,
+    told: Arc<Mutex<Receiver<String>>>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        let (tell, told) = channel();
+        let told = Arc::new(Mutex::new(told));
+        Self { tell, told }
+    }
+}
+
+impl Seen {
+    pub fn tell(&self, text: String) {
+        self.tell.send(text).unwrap();
+    }
+
+    pub fn next(&self, within: Duration) -> String {
+        self.told
+            .lock()
+            .unwrap()
+            .recv_timeout(within)
+            .expect("nothing was told")
+    }
+
+    pub fn until(&self, within: Duration, wanted: impl Fn(&str) -> bool) {
+        while !wanted(&self.next(within)) {}
+    }
+
+    pub fn try_next(&self) -> Option<String> {
+        self.told.lock().unwrap().try_recv().ok()
+    }
+}
+
+/// A watcher that writes down what it is told.
+pub fn recorder() -> (Seen, impl Fn(Invalidation<'_>) + Send + Sync + 'static) {
+    let seen = Seen::default();
+    let tell = seen.clone();
+    let watcher = move |what: Invalidation<'_>| match what {
+        Invalidation::One(id) => tell.tell(id.to_owned()),
+        Invalidation::All(reason) => tell.tell(format!("all: {reason}")),
+    };
+    (seen, watcher)
+}
+
+/// A bus that can be told to lose, to be full, to fall silent.
+#[derive(Debug, Clone)]
+pub struct Moody {
+    bus: LocalBus,
+    mood: Arc<Mood>,
+}
+
+#[derive(Debug, Default)]
+struct Mood {
+    full: AtomicBool,
+    silent: AtomicBool,
+    /// Data messages to lose; beats pass.
+    lose: AtomicUsize,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Moody {
+    pub fn new(bus: LocalBus) -> Self {
+        let mood = Arc::default();
+        Self { bus, mood }
+    }
+
+    /// The bus beneath, without moods.
+    pub fn inner(&self) -> LocalBus {
+        self.bus.clone()
+    }
+
+    pub fn set_full(&self, full: bool) {
+        self.mood.full.store(full, SeqCst);
+        if !full {
+            self.mood
+                .wakers
+                .lock()
+                .unwrap()
+                .drain(..)
+                .for_each(Waker::wake);
+        }
+    }
+
+    pub fn set_silent(&self, silent: bool) {
+        self.mood.silent.store(silent, SeqCst);
+    }
+
+    pub fn lose_next(&self, n: usize) {
+        self.mood.lose.store(n, SeqCst);
+    }
+
+    /// Publishes as anybody could.
+    pub fn publish(&self, subject: &str, payload: &[u8]) {
+        let subject = Subject::new(subject).unwrap();
+        self.bus.publisher().publish(subject, payload).unwrap();
+    }
+}
+
+impl Bus for Moody {
+    fn publisher(&self) -> Box<dyn Publisher> {
+        Box::new(MoodyPublisher {
+            publisher: self.bus.publisher(),
+            mood: self.mood.clone(),
+        })
+    }
+
+    fn subscribe(
+        &self,
+        pattern: &Pattern,
+        inbox: Box<dyn Inbox>,
+    ) -> Result<Subscription, SubscribeError> {
+        self.bus.subscribe(pattern, inbox)
+    }
+
+    fn generation(&self) -> u64 {
+        self.bus.generation()
+    }
+
+    fn status(&self) -> Status {
+        self.bus.status()
+    }
+
+    fn max_payload(&self) -> usize {
+        self.bus.max_payload()
+    }
+
+    fn close(&self) {
+        self.bus.close();
+    }
+}
+
+#[derive(Debug)]
+struct MoodyPublisher {
+    publisher: Box<dyn Publisher>,
+    mood: Arc<Mood>,
+}
+
+impl Publisher for MoodyPublisher {
+    fn publish(&mut self, subject: Subject<'_>, payload: &[u8]) -> Result<(), PublishError> {
+        if self.mood.full.load(SeqCst) {
+            return Err(PublishError::Full);
+        }
+        let beat = subject.as_str().contains(".%-c.");
+        let lose = |n: usize| n.checked_sub(1);
+        let lost = !beat && self.mood.lose.fetch_update(SeqCst, SeqCst, lose).is_ok();
+        if lost || self.mood.silent.load(SeqCst) {
+            return Ok(());
+        }
+        self.publisher.publish(subject, payload)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
+        let mut wakers = self.mood.wakers.lock().unwrap();
+        if self.mood.full.load(SeqCst) {
+            wakers.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        drop(wakers);
+        self.publisher.poll_ready(cx)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
+        self.publisher.poll_flush(cx)
+    }
+}
