@@ -46,7 +46,7 @@ impl Fanout for Forgetful {
     }
 
     fn push(&mut self, value: u64) {
-        if value % 5 != 0 {
+        if !value.is_multiple_of(5) {
             self.values.push_back(value);
         }
     }
