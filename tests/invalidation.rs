@@ -5,7 +5,7 @@ mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use afterwrite::bus::LocalBus;
 use afterwrite::invalidation::cache::{Invalidation, Reason};
@@ -121,8 +121,13 @@ fn i2_a_confirmed_emit_came_back() {
     assert_eq!(pair.seen.next(LONG), "1");
     // What the bus takes and loses is not confirmed; the next beat tells.
     pair.bus.lose_next(1);
+    let asked = Instant::now();
     let lost = block_on(pair.writer.emit_confirmed(&entity(), "2"));
     assert_eq!(lost, Err(ConfirmError::Unknown));
+    assert!(
+        asked.elapsed() < Duration::from_millis(1_500),
+        "no beat told"
+    );
     assert_eq!(pair.seen.next(LONG), "all: gap");
     let alone = block_on(Invalidator::local().emit_confirmed(&entity(), "3"));
     assert_eq!(alone, Err(ConfirmError::Unconfirmable));

@@ -155,3 +155,34 @@ fn i7_readers_come_and_go_unnoticed() {
     nap(Duration::from_millis(1_500));
     assert_eq!(pair.reader.stats().doubts, 0);
 }
+
+#[test]
+fn i6_deadlines_hold_though_everything_else_stands_still() {
+    let pair = pair(|s| s);
+    let (gate, waits) = std::sync::mpsc::channel::<()>();
+    let waits = std::sync::Mutex::new(waits);
+    let stuck = pair
+        .reader
+        .watch_inline(&entity(), move |what: Invalidation<'_>| {
+            if what == Invalidation::One("1") {
+                let _ = waits.lock().unwrap().recv();
+            }
+        })
+        .unwrap();
+    // Dropped first, so that a failure lets the cache go.
+    let gate = gate;
+    eventually("both are coherent", || {
+        pair.reader.coherence(&entity()) == Coherence::Coherent
+    });
+    let _ = pair.writer.emit(&entity(), "1").unwrap();
+    assert_eq!(pair.seen.next(LONG), "1");
+    // The bus's thread and the one that beats wait for the stuck cache.
+    eventually("the other cache doubts", || {
+        pair.watch.coherence() == Coherence::Suspect
+    });
+    gate.send(()).unwrap();
+    eventually("all is well again", || {
+        pair.reader.coherence(&entity()) == Coherence::Coherent
+    });
+    drop(stuck);
+}

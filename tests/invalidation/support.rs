@@ -240,7 +240,7 @@ pub struct Pair {
     pub writer: Invalidator,
     pub reader: Invalidator,
     pub seen: Seen,
-    _watch: Watch,
+    pub watch: Watch,
 }
 
 pub fn pair(settings: impl Fn(Settings) -> Settings) -> Pair {
@@ -261,6 +261,6 @@ pub fn pair(settings: impl Fn(Settings) -> Settings) -> Pair {
         writer,
         reader,
         seen,
-        _watch: watch,
+        watch,
     }
 }
