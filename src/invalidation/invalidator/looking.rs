@@ -274,7 +274,16 @@ impl Invalidator {
         let Some(remote) = self.remote() else {
             return 0;
         };
-        let forgotten = remote.core.lock().node.forget(who);
+        let mut core = remote.core.lock();
+        let now = self.inner().clock.now();
+        let forgotten = self
+            .inner()
+            .with_node(remote, &mut core, now, |node, hands| {
+                // Whose lease has just ended is not heard either.
+                node.tick(now, hands);
+                node.forget(who)
+            });
+        drop(core);
         remote.beat.wake();
         forgotten
     }
