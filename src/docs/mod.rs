@@ -1,11 +1,14 @@
 //! Pages about the crate as a whole.
 //!
-//! - [`architecture`]: the registry's parts, and the way of a notice through them;
+//! - [`architecture`]: the parts of registry and invalidation, and the ways of a notice and of an
+//!   invalidation through them;
+//! - [`coherence`]: how a node knows that it may have missed an invalidation, and within what time;
 //! - [`guarantees`]: what is promised, line by line, and where each line is checked;
 //! - [`orderings`]: its memory orderings, and why they suffice;
 //! - [`limitations`]: what is not promised, and what is not proved.
 
 pub mod architecture;
+pub mod coherence;
 pub mod guarantees;
 pub mod limitations;
 pub mod orderings;

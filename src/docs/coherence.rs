@@ -1,0 +1,139 @@
+//! How a node knows that it may have missed an invalidation, and what follows.
+//!
+//! # The claim
+//!
+//! Let publisher P have been known to this node for B and not retired since, and let e be an
+//! invalidation that was handed over there at time t (the return of [`emit`], or of
+//! [`Writing::committed`]). Whenever a watch of e's entity reads [`Coherent`] at a time T > t + B, then e
+//! was applied to its cache, or the whole cache was flushed after t; and no load that began before
+//! either is stored after it.
+//!
+//! A publisher is *known* once a beat of it was heard, or when it is named in [`Settings::expect`].
+//!
+//! # B
+//!
+//! > **B = L + e_max + tick**
+//!
+//! | | is | set by | default |
+//! |---|---|---|---|
+//! | H | the time between two beats of a node | [`Settings::beat`] | 1 s |
+//! | L | the lease: for how long a beat vouches, counted from its *sending* | [`Settings::lease`] | 3 H |
+//! | e_max | the error up to which a publisher's clock counts as understood | [`Settings::e_max`] | 500 ms |
+//! | tick | what the thread that ends leases may be late by | [`TICK`], fixed | 50 ms |
+//!
+//! With the defaults that is 3.55 s; [`Settings::bound`] computes it. Counted from the *commit* of a
+//! write under a guard, it is B + [`write_limit`]: a guard that is open for longer puts its entity in
+//! doubt everywhere.
+//!
+//! ```
+//! use std::time::Duration;
+//! use afterwrite::invalidation::{Settings, TICK};
+//!
+//! let ms = Duration::from_millis;
+//! assert_eq!(Settings::new("orders-1").bound(), ms(3 * 1_000 + 500) + TICK);
+//!
+//! // In one room, with fast beats:
+//! let near = Settings::new("orders-1").beat(ms(200)).e_max(ms(200));
+//! assert_eq!(near.bound(), ms(3 * 200 + 200) + TICK); // 850 ms
+//! ```
+//!
+//! A smaller B costs messages: n nodes send n beats in each H, and each is delivered n times. A lease of
+//! less than three beats takes a late beat for a dead node. An e_max below the round trip to the
+//! farthest publisher keeps the cache from ever being coherent.
+//!
+//! # Why it holds
+//!
+//! 1. `Coherent` at T stands on a beat of P whose lease had not run out, so P *sent* that beat at most
+//!    L + e_max + tick before T. When it arrived is of no account: a beat that the network held back
+//!    is an old beat.
+//! 2. So the beat was sent after t. A beat counts all that was handed over before it: it carries, for
+//!    each entity, the number of P's last frame.
+//! 3. This node compares that number with the last one it got. If they differ there is a gap: the
+//!    cache falls into doubt, and is flushed.
+//! 4. If they agree then e had arrived, or a frame after it had, which left a gap and a flush behind.
+//!
+//! No delay of the network is assumed to be bounded. Assumed are: that writers emit, or hold guards;
+//! that the nodes' monotonic clocks run at nearly the same rate (their readings are never compared);
+//! that loads see what was committed before them, or say by a position what they saw; and that nobody
+//! forges frames.
+//!
+//! The lease that runs from the sending is the idea of Gray and Cheriton (*Leases*, SOSP 1989), and
+//! the offset between two clocks is bounded by a round trip as Cristian bounds it (*Probabilistic
+//! clock synchronization*, 1989).
+//!
+//! # The states
+//!
+//! ```text
+//!              everything proved                 a gap, a silence, a doubt
+//!   Joining ─────────────────────▶ Coherent ─────────────────────────────▶ Suspect
+//!                  flush              ▲                                       │
+//!                                     └─────── everything proved: flush ──────┘
+//! ```
+//!
+//! | [`Coherence`] | an entry is served |
+//! |---|---|
+//! | `Coherent` | for as long as the cache keeps it |
+//! | `Joining`, `Suspect` | if it was loaded since the doubt began, and for at most L after its load began |
+//! | `Standalone` | for as long as the cache keeps it: no other node is listened to |
+//!
+//! *Into doubt.* The epoch rises in one atomic step, which bypasses all older entries at once, cleared
+//! or not. Loads go on: callers of one id share one, and what they load is cached for a lease.
+//! [`suspects`] says who is to blame.
+//!
+//! *Out of it.* This node's own beat must come back through the very subscription that is watched, on a
+//! connection that has not changed since; one more H must pass; and every known publisher must be heard
+//! by a beat sent after that. Then the epoch rises again, the cache is cleared, and only then it reads
+//! `Coherent`. After a mere gap all of that still stands, so that the doubt lasts for no longer than the
+//! clearing, unless the last flush was less than [`min_flush`] ago.
+//!
+//! # What makes a cache suspect
+//!
+//! | what happened | how it shows | who notices |
+//! |---|---|---|
+//! | a frame is lost | a gap in the numbers, at the next frame or beat | who missed it |
+//! | a publisher is cut off, stopped or killed | its lease ends | all others |
+//! | this node is cut off, or its subscription is gone | its own beat does not come back for a lease | itself |
+//! | the connection is made anew | [`Bus::generation`] has changed | itself |
+//! | messages are dropped on this side | the bus says so, or a gap does | itself |
+//! | a watch's queue is full, or its cache fails | at once | that watch alone |
+//! | a write takes longer than [`write_limit`] | beats carry it as unsettled | all |
+//! | a publisher ends in order | it is not suspect: its goodbye carries its last numbers | |
+//!
+//! `cargo run --release --example two_replicas` does three of them to two nodes over one database, and
+//! judges each read by what the claim says.
+//!
+//! # Not covered
+//!
+//! - **Publishers that were never heard** and are not expected: a node that starts while it is cut off
+//!   from a publisher does not know what it lacks.
+//! - **Publishers that were retired**: after five minutes of silence ([`Settings::retire_after`]) one is
+//!   taken for dead and counted, and what it had not said is lost. The same goes for
+//!   [`forget`](crate::invalidation::Invalidator::forget).
+//! - **Plain publishers**, which send subjects without frames: what is lost on the way from them shows
+//!   only if it was lost on this node's own connection. [`Settings::max_age`] bounds the harm.
+//! - **Writes that nobody tells**: by hand, by a migration, by a program that does not emit.
+//! - **Replicas that lag**, unless the emit carries a position and the loader says what it had seen
+//!   ([`Loaded::at`]), or stores are put off by
+//!   [`settle`](crate::invalidation::coherent::Builder::settle).
+//! - **A pause between the check and the use**: a process that is stopped after it got a value uses it
+//!   when it goes on, however late that is.
+//! - **Within B**, an old value may be served as `Coherent`: that is what a bound means. A write that has
+//!   to be seen at once needs the database.
+//!
+//! [`emit`]: crate::invalidation::Invalidator::emit
+//! [`suspects`]: crate::invalidation::Invalidator::suspects
+//! [`Writing::committed`]: crate::invalidation::Writing::committed
+//! [`Coherence`]: crate::invalidation::fence::Coherence
+//! [`Coherent`]: crate::invalidation::fence::Coherence::Coherent
+//! [`Settings::beat`]: crate::invalidation::Settings::beat
+//! [`Settings::lease`]: crate::invalidation::Settings::lease
+//! [`Settings::e_max`]: crate::invalidation::Settings::e_max
+//! [`Settings::bound`]: crate::invalidation::Settings::bound
+//! [`Settings::expect`]: crate::invalidation::Settings::expect
+//! [`Settings::max_age`]: crate::invalidation::Settings::max_age
+//! [`Settings::retire_after`]: crate::invalidation::Settings::retire_after
+//! [`write_limit`]: crate::invalidation::Settings::write_limit
+//! [`min_flush`]: crate::invalidation::Settings::min_flush
+//! [`TICK`]: crate::invalidation::TICK
+//! [`Bus::generation`]: crate::bus::Bus::generation
+//! [`Loaded::at`]: crate::invalidation::coherent::Loaded::at
