@@ -123,14 +123,15 @@ pub struct CloseTimeout {
 
 /// How a submit ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[must_use = "a notice that was not queued reaches nobody"]
+#[must_use = "a submit may be refused; then subscribers only learn that they missed it"]
 pub enum Submitted {
     /// The key's shard has it: it will be pushed, or reported as missed.
     Queued,
     /// Nobody subscribes to the key (or the key is empty): nothing to do.
     NoSubscribers,
-    /// The shard's queue, or a cap on waiting gates, is full: the key's subscribers get
-    /// [`Missed`](crate::Notice::Missed) once this producer's gate opens.
+    /// The shard's queue, or a cap on waiting gates, is full. The key keeps its newest refused
+    /// producer, and its subscribers get [`Missed`](crate::Notice::Missed) once that one's gate has
+    /// opened or expired.
     QueueFull,
     /// The registry is closed.
     Closed,
@@ -138,6 +139,7 @@ pub enum Submitted {
 
 /// How a publish ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
 pub enum Published {
     /// This many subscribers have it (those with a full buffer are not among them, and will learn
     /// that they missed it).
@@ -153,7 +155,7 @@ pub enum Published {
 
 /// How the submits of a batch ended; the four numbers add up to the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
-#[must_use = "a notice that was not queued reaches nobody"]
+#[must_use = "submits of a batch may be refused; then subscribers only learn that they missed them"]
 #[non_exhaustive]
 pub struct BatchOutcome {
     /// As [`Submitted::Queued`].

@@ -34,22 +34,36 @@
 //! # Guarantees
 //!
 //! - **No loss is silent.** A full buffer, a full queue, a gate that expires and a producer that panics all
-//!   reach the subscriber as [`Notice::Missed`].
+//!   reach the subscriber as [`Notice::Missed`], unless [`Expiry::Skip`] asks for silence on expiry.
 //! - **A push takes no lock** and allocates nothing; a slow subscriber slows neither it nor others.
 //! - **A key that waits delays no other key**, also on the same thread.
 //! - **A close never races a send.** A push that begins after a close touches nothing; every payload is
 //!   dropped exactly once.
-//! - **Order.** The notices of a key come in the order of their submits, to all of its subscribers.
+//! - **Order.** Gated notices of a key come in the order of their submits, if one had returned before
+//!   the next was called. A [`publish`](Registry::publish) overtakes gates that wait. All subscribers
+//!   of a key see one order.
 //! - **Bounds.** Nothing grows with the number of submits, and nothing waits without a limit unless it is
 //!   asked to.
 //!
 //! [`docs::guarantees`] has them line by line, [`docs::limitations`] what is not promised,
 //! [`docs::architecture`] the parts and [`docs::orderings`] the memory orderings.
 //!
+//! # Between processes
+//!
+//! [`invalidation`] is the other half: a node that writes [emits](invalidation::Invalidator::emit),
+//! every node's cache drops the old value, and a node that may have missed a drop knows it within a
+//! stated [bound](invalidation::Settings::bound). [`bus`] is what carries it: in the process, or over
+//! NATS.
+//!
 //! # Features
 //!
-//! `tokio` runs asynchronous producers in the context of a runtime that the [`Builder`] is given. A
-//! [`Subscription`] needs none, with it or without.
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `nats` | yes | `bus::NatsBus`; brings `tokio` and async-nats |
+//! | `tokio` | with `nats` | a runtime for asynchronous producers; watches tied to a `CancellationToken` |
+//! | `moka`, `quick_cache`, `foyer` | no | adapters in [`invalidation::caches`] |
+//!
+//! The registry alone needs none: `default-features = false`.
 
 #![deny(
     unsafe_code,

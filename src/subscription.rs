@@ -59,7 +59,8 @@ impl fmt::Display for SubscriptionId {
 ///
 /// It has one owner and one reader: receiving takes `&mut self`. It needs no runtime: `recv` and the
 /// [`Stream`] work in any, the blocking calls in none. It ends when it is closed, or when the
-/// registry is: then it yields what it still has, and after that nothing.
+/// registry is, also because the last [`Registry`](crate::Registry) handle was dropped (a
+/// subscription does not keep it open): then it yields what it still has, and after that nothing.
 ///
 /// | | waits | notice | ended |
 /// |---|---|---|---|

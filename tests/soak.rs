@@ -117,7 +117,7 @@ impl Soak {
 #[test]
 fn soak() {
     let soak = Soak {
-        registry: Registry::<u64>::builder()
+        registry: Registry::builder()
             .workers(2)
             .buffer_capacity(8)
             .queue_capacity(64)

@@ -74,7 +74,7 @@ struct Real {
 
 impl Real {
     fn new() -> Self {
-        let registry: Registry<u64> = Registry::<u64>::builder()
+        let registry: Registry<u64> = Registry::builder()
             .workers(1)
             .max_subscribers_per_key(CAP)
             .pending_per_key(1000)

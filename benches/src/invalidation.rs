@@ -14,6 +14,9 @@ const PREFIX: &str = "cache.invalidate";
 const ENTITY: &str = "user";
 const ID: &str = "0192f3a4-77c1";
 
+/// A look-up by id.
+type Hit = Box<dyn Fn(&str) -> Option<u64>>;
+
 fn each(name: &'static str, mut one: impl FnMut() + 'static) -> Contender {
     Contender::new(name, move |units| {
         timed(units, || {
@@ -106,7 +109,7 @@ pub fn cache_hit(n: usize) -> Workload {
         bare.insert(id.clone(), 7);
     }
     let picks = crate::workload::picks(n);
-    let visit = move |name, hit: Box<dyn Fn(&str) -> Option<u64>>| {
+    let visit = move |name, hit: Hit| {
         let (ids, picks) = (ids.clone(), picks.clone());
         assert_eq!(hit(&ids[0]), Some(7));
         let mut at = 0;

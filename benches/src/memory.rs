@@ -31,7 +31,7 @@ fn each<S>(mut make: impl FnMut(usize) -> S) -> f64 {
 }
 
 fn ours<T: Clone + Send + 'static>(options: SubscribeOptions, same_key: bool) -> f64 {
-    let registry: Registry<T> = Registry::<T>::builder()
+    let registry: Registry<T> = Registry::builder()
         .workers(1)
         .hash_seed(1)
         .build()
@@ -45,7 +45,7 @@ fn ours<T: Clone + Send + 'static>(options: SubscribeOptions, same_key: bool) ->
 }
 
 fn full() -> f64 {
-    let registry = Registry::<u64>::builder()
+    let registry = Registry::builder()
         .workers(1)
         .hash_seed(1)
         .build()

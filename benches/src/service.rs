@@ -416,3 +416,49 @@ pub fn print(steps: &[Step]) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Broadcasts, Settings, Step, capacity, step};
+    use crate::rivals::{Reference, TokioChannel};
+    use afterwrite::Registry;
+    use std::time::Duration;
+
+    const SMALL: Settings = Settings {
+        subscribers: 20,
+        keys: 5,
+        churn: 100,
+        hold: Duration::from_millis(200),
+    };
+
+    #[test]
+    fn every_system_delivers() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()
+            .unwrap();
+        for step in [
+            step::<Registry<u64>>(&runtime, SMALL, 200),
+            step::<Reference<TokioChannel>>(&runtime, SMALL, 200),
+            step::<Broadcasts>(&runtime, SMALL, 200),
+        ] {
+            assert!(step.delivered > 0, "{step:?}");
+            assert!(step.quantiles[0] > 0, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn the_capacity_is_below_the_lowest_rate_that_broke() {
+        let at = |rate, lost| Step {
+            system: "s",
+            rate,
+            made: rate,
+            delivered: 1_000,
+            lost,
+            quantiles: [1; 3],
+        };
+        let steps = [at(100, 0), at(200, 0), at(300, 50), at(400, 0)];
+        assert_eq!(capacity(&steps, "s", SMALL), 200);
+        assert_eq!(capacity(&steps, "another", SMALL), 0);
+    }
+}

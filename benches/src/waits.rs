@@ -77,7 +77,7 @@ fn nanos(since: Instant) -> u64 {
 }
 
 fn one_worker(wait: WaitStrategy) -> Registry<u64> {
-    Registry::<u64>::builder()
+    Registry::builder()
         .workers(1)
         .wait_strategy(wait)
         .build()

@@ -374,3 +374,6 @@ pub fn advance(n: usize) -> Workload {
         contenders: vec![ours, floor],
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::options::Options;
 use crate::random::Random;
 use crate::run::{RunError, Shared, Worker, spawn};
-use crate::store::Log;
+use crate::store::{Event, Log};
 
 /// What the projection is behind the log: most often some 40 ms, never under 3 ms.
 const LEAST_LAG: Duration = Duration::from_millis(3);
@@ -55,8 +55,7 @@ fn project(shared: &Shared, log: &Log, writes: u64, mut random: Random) -> Resul
             return Ok(());
         }
         let mut batch = log.after(applied, BATCH)?;
-        let now = shared.began.elapsed();
-        batch.retain(|event| event.written_at + LEAST_LAG <= now);
+        batch.truncate(due(&batch, applied, shared.began.elapsed())?);
         view.apply(&batch)?;
         shared.shows(&batch);
         if let Some(last) = batch.last() {
@@ -66,4 +65,18 @@ fn project(shared: &Shared, log: &Log, writes: u64, mut random: Random) -> Resul
         }
     }
     Ok(())
+}
+
+/// How many events from the front of a batch are old enough. Never one behind another that is not:
+/// a writer looks at the clock before it has the log's lock, so numbers and times may disagree, and
+/// the watermark says that *everything* up to its position is in the view.
+pub(crate) fn due(batch: &[Event], applied: u64, now: Duration) -> Result<usize, RunError> {
+    let old_enough = |event: &&Event| event.written_at + LEAST_LAG <= now;
+    let due = batch.iter().take_while(old_enough).count();
+    for (event, expected) in batch[..due].iter().zip(applied + 1..) {
+        if event.number != expected {
+            return Err(RunError::NoEvent(expected));
+        }
+    }
+    Ok(due)
 }

@@ -198,7 +198,7 @@ pub(crate) fn run(mode: Mode, options: &Options, scratch: &Scratch) -> Result<Ou
 }
 
 fn drive(shared: &Arc<Shared>, options: &Options, log: &Path) -> Result<Outcome, RunError> {
-    let registry: Registry<Change> = Registry::<Change>::builder().build()?;
+    let registry: Registry<Change> = Registry::builder().build()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("clients")

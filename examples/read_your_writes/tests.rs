@@ -5,9 +5,11 @@ use std::time::Duration;
 use crate::client::Receipt;
 use crate::histogram::Histogram;
 use crate::options::{Asked, OptionError, Options};
+use crate::projection;
 use crate::random::Random;
 use crate::report;
-use crate::run::{Mode, Outcome};
+use crate::run::{Mode, Outcome, RunError};
+use crate::store::Event;
 
 fn parse(line: &str) -> Result<Asked, OptionError> {
     Options::parse(line.split_whitespace().map(str::to_owned))
@@ -147,4 +149,23 @@ fn losses_of_one_client_do_not_make_up_for_another() {
     let mut both = outcome(Mode::Watermark, 10, receipt(9));
     both.ledgers.push((10, receipt(11)));
     assert_eq!(report::failures(&[both]).len(), 1);
+}
+
+#[test]
+fn the_projection_never_passes_an_event_over() {
+    let event = |number, millis| Event {
+        number,
+        entity: 0,
+        version: number,
+        written_at: Duration::from_millis(millis),
+    };
+    let due =
+        |batch: &[Event], applied, now| projection::due(batch, applied, Duration::from_millis(now));
+    // The second was numbered first, and looked at the clock last.
+    let batch = [event(5, 10), event(6, 14), event(7, 12)];
+    assert_eq!(due(&batch, 4, 12).unwrap(), 0);
+    assert_eq!(due(&batch, 4, 16).unwrap(), 1);
+    assert_eq!(due(&batch, 4, 17).unwrap(), 3);
+    let gap = due(&batch, 3, 17);
+    assert!(matches!(gap, Err(RunError::NoEvent(4))), "{gap:?}");
 }

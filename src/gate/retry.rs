@@ -32,7 +32,8 @@ const DEFAULT_BUDGET: Duration = Duration::from_millis(5_200);
 /// | [`Retry::fixed`] | every `wait`, `retries` times | `(retries + 1) * wait` |
 ///
 /// The backoff grows with the time already waited. So a change is seen late by at most a quarter of
-/// the view's lag, whatever that lag is: by 5 ms for a lag of 20 ms, and never by more than 200 ms.
+/// the view's lag, or 1 ms if that is more, and never by more than 200 ms (besides what a read
+/// itself takes): by 5 ms for a lag of 20 ms.
 ///
 /// # Clamps
 ///

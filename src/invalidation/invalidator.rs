@@ -60,7 +60,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Tells all nodes what was written, and this node's caches what was written elsewhere.
 ///
-/// Clones share one node. When the last clone and the last [`Watch`] are dropped it says goodbye in
+/// Clones share one node. When the last clone and the last
+/// [`Watch`](super::Watch) are dropped it says goodbye in
 /// the background; [`close`](Self::close) waits for that, and should be preferred at the end of a
 /// process.
 ///

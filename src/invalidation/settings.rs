@@ -135,8 +135,8 @@ impl Settings {
         self
     }
 
-    /// The longest time that entries of an entity are served which plain publishers write to, of
-    /// whom losses may not be noticed; no limit by default.
+    /// How long an entry is served at most if plain publishers write to its entity, since their losses
+    /// may go unnoticed. Counts from the beginning of its load; no limit by default.
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);

@@ -88,12 +88,12 @@ impl SubscribeOptions {
 /// use std::time::Duration;
 /// use afterwrite::{Overflow, Registry, Retry};
 ///
-/// let registry = Registry::<u64>::builder()
+/// let registry: Registry<u64> = Registry::builder()
 ///     .workers(2)
 ///     .buffer_capacity(64)
 ///     .overflow(Overflow::DropOldest)
 ///     .retry(Retry::fixed(25, Duration::from_millis(200)))
-///     .build::<u64>()?;
+///     .build()?;
 /// # registry.close();
 /// # Ok::<(), afterwrite::BuildError>(())
 /// ```

@@ -11,7 +11,8 @@ use crate::sync::Arc;
 
 /// A resolved key: publishes and submits without looking the key up.
 ///
-/// Keeps the key known to the registry, subscribed or not. Made by
+/// Keeps the key known to the registry, subscribed or not, but not the registry open: once the last
+/// [`Registry`](crate::Registry) is dropped, calls answer `Closed`. Made by
 /// [`Registry::key`](crate::Registry::key).
 ///
 /// ```

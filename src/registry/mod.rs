@@ -65,18 +65,20 @@ impl<T> Clone for Registry<T> {
     }
 }
 
+impl Registry<()> {
+    /// Settings for a registry; [`Builder::build`] says of which payload.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
 impl<T: Clone + Send + 'static> Registry<T> {
     /// A registry with the [`Builder`]'s defaults.
     ///
     /// # Errors
     /// [`BuildError::Thread`](crate::BuildError::Thread) if a shard's thread cannot be started.
     pub fn new() -> Result<Self, crate::BuildError> {
-        Self::builder().build()
-    }
-
-    /// Settings for a registry.
-    pub fn builder() -> Builder {
-        Builder::new()
+        Builder::new().build()
     }
 
     pub(crate) fn from_core(core: Arc<Core<T>>) -> Self {

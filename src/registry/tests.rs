@@ -9,7 +9,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn r14_pushes_finish_while_every_writers_lock_is_held() {
-    let registry: Registry<u64> = Registry::<u64>::builder().workers(1).build().unwrap();
+    let registry: Registry<u64> = Registry::builder().workers(1).build().unwrap();
     for overflow in [
         Overflow::DropNewest,
         Overflow::DropOldest,

@@ -1,4 +1,5 @@
 //! What the tests of the invalidator share: a bus with moods, and something that sees.
+#![allow(dead_code)] // Each test file uses its own part.
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,9 +13,10 @@ use std::time::{Duration, Instant};
 use afterwrite::bus::{
     Bus, Inbox, LocalBus, PublishError, Publisher, Status, SubscribeError, Subscription,
 };
-use afterwrite::invalidation::Settings;
 use afterwrite::invalidation::cache::Invalidation;
+use afterwrite::invalidation::fence::Coherence;
 use afterwrite::invalidation::subject::{Entity, Pattern, Subject};
+use afterwrite::invalidation::{Invalidator, Settings, Watch};
 
 pub fn entity() -> Entity {
     Entity::new("user").unwrap()
@@ -227,5 +229,38 @@ impl Publisher for MoodyPublisher {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
         self.publisher.poll_flush(cx)
+    }
+}
+
+pub const LONG: Duration = Duration::from_secs(20);
+
+/// Two nodes on one bus, the second of which has a recorder that is coherent.
+pub struct Pair {
+    pub bus: Moody,
+    pub writer: Invalidator,
+    pub reader: Invalidator,
+    pub seen: Seen,
+    pub watch: Watch,
+}
+
+pub fn pair(settings: impl Fn(Settings) -> Settings) -> Pair {
+    let bus = Moody::new(LocalBus::new());
+    let writer = Invalidator::new(bus.clone(), settings(quick("writer"))).unwrap();
+    let reader = Invalidator::new(bus.inner(), settings(quick("reader"))).unwrap();
+    let (seen, tell) = recorder();
+    let watch = reader.watch(&entity(), tell).unwrap();
+    eventually("both nodes are heard", || {
+        reader.stats().publishers == 1 && writer.stats().publishers == 1
+    });
+    eventually("the reader is coherent", || {
+        watch.coherence() == Coherence::Coherent
+    });
+    assert_eq!(seen.next(LONG), "all: joined");
+    Pair {
+        bus,
+        writer,
+        reader,
+        seen,
+        watch,
     }
 }

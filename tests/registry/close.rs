@@ -13,7 +13,7 @@ use crate::support::*;
 #[test]
 fn r18_close_cancels_what_waits_and_ends_the_streams() {
     let notes = Notes::default();
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(2)
         .observer(notes.clone())
         .build()
@@ -51,7 +51,7 @@ fn r18_close_cancels_what_waits_and_ends_the_streams() {
 #[test]
 fn r18_jobs_that_never_started_are_missed_and_what_is_open_is_pushed() {
     let notes = Notes::default();
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .observer(notes.clone())
         .build()
@@ -85,7 +85,7 @@ fn r18_jobs_that_never_started_are_missed_and_what_is_open_is_pushed() {
 #[test]
 fn r18_from_its_own_producer() {
     for asynchronous in [false, true] {
-        let registry: Registry<u64> = Registry::<u64>::builder().workers(2).build().unwrap();
+        let registry: Registry<u64> = Registry::builder().workers(2).build().unwrap();
         let subscription = registry.subscribe("a").unwrap();
         let own = registry.clone();
         if asynchronous {
@@ -124,7 +124,7 @@ impl Observer for Closes {
 fn r18_from_an_observer_on_a_shard_and_on_a_publishers_thread() {
     for on_shard in [true, false] {
         let itself = Arc::new(Mutex::new(None));
-        let registry: Registry<u64> = Registry::<u64>::builder()
+        let registry: Registry<u64> = Registry::builder()
             .workers(2)
             .observer(Closes(itself.clone()))
             .build()
@@ -146,7 +146,7 @@ fn r18_from_an_observer_on_a_shard_and_on_a_publishers_thread() {
 #[test]
 fn r18_from_several_threads_at_once() {
     for _ in 0..50 {
-        let registry: Registry<u64> = Registry::<u64>::builder().workers(2).build().unwrap();
+        let registry: Registry<u64> = Registry::builder().workers(2).build().unwrap();
         let subscription = registry.subscribe("a").unwrap();
         queued(registry.submit("a", |_| None));
         std::thread::scope(|scope| {
@@ -170,7 +170,7 @@ fn r18_from_several_threads_at_once() {
 
 #[test]
 fn r18_close_timeout_names_the_shards_that_are_at_work() {
-    let registry: Registry<u64> = Registry::<u64>::builder().workers(3).build().unwrap();
+    let registry: Registry<u64> = Registry::builder().workers(3).build().unwrap();
     let subscription = registry.subscribe("a").unwrap();
     let blocked = block_shard(&registry, "a", 1);
     let error = registry.close_timeout(BRIEF).unwrap_err();
@@ -244,7 +244,7 @@ fn r18_the_last_handle_may_be_dropped_inside_a_future_on_the_shard() {
     assert_eq!(rest(subscription), [changed(1)]);
 
     // And in a future that is cancelled by the deadline, or by a closer of the registry.
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .retry(afterwrite::Retry::backoff(Duration::from_millis(10)))
         .build()
@@ -283,7 +283,7 @@ fn r18_dropped_in_an_asynchronous_task() {
 #[test]
 fn r18_submitters_that_race_the_close_strand_nothing() {
     for round in 0..100u64 {
-        let registry: Registry<u64> = Registry::<u64>::builder()
+        let registry: Registry<u64> = Registry::builder()
             .workers(1)
             .buffer_capacity(1 << 14)
             .queue_capacity(8)

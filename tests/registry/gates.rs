@@ -12,11 +12,7 @@ use afterwrite::{Attempt, Notice, Registry, Retry, Watermark};
 use crate::support::*;
 
 fn with(retry: Retry) -> Registry<u32> {
-    Registry::<u32>::builder()
-        .workers(1)
-        .retry(retry)
-        .build()
-        .unwrap()
+    Registry::builder().workers(1).retry(retry).build().unwrap()
 }
 
 #[test]
@@ -321,7 +317,7 @@ fn r7_tokio_io_works_inside_a_producer() {
             stream.write_all(&[asked[0] * request]).await.unwrap();
         }
     });
-    let registry: Registry<u32> = Registry::<u32>::builder()
+    let registry: Registry<u32> = Registry::builder()
         .workers(1)
         .runtime(runtime.handle().clone())
         .build()
@@ -373,7 +369,7 @@ impl Drop for PanicsInDrop {
 fn r22_a_producer_may_panic_anywhere() {
     quietly();
     let notes = Notes::default();
-    let registry: Registry<u32> = Registry::<u32>::builder()
+    let registry: Registry<u32> = Registry::builder()
         .workers(1)
         .observer(notes.clone())
         .retry(Retry::fixed(1, Duration::from_millis(2)))
@@ -473,7 +469,7 @@ impl Drop for Explosive {
 fn r22_a_payload_may_panic_when_it_is_dropped() {
     quietly();
     for overflow in POLICIES {
-        let registry: Registry<Explosive> = Registry::<Explosive>::builder()
+        let registry: Registry<Explosive> = Registry::builder()
             .workers(1)
             .overflow(overflow)
             .buffer_capacity(1)

@@ -82,7 +82,7 @@ fn r22_many_wakers_that_publish_and_close() {
 #[test]
 fn r22_a_waker_may_close_the_registry() {
     for on_shard in [false, true] {
-        let registry: Registry<u64> = Registry::<u64>::builder().workers(2).build().unwrap();
+        let registry: Registry<u64> = Registry::builder().workers(2).build().unwrap();
         let mut subscription = registry.subscribe("a").unwrap();
         let closing = registry.clone();
         let waker = Calls::waker(move || closing.close());
@@ -153,7 +153,7 @@ fn r22_everything_from_a_clone_and_a_drop() {
     }
     for overflow in POLICIES {
         let itself = Arc::new(OnceLock::new());
-        let registry: Registry<Meddling> = Registry::<Meddling>::builder()
+        let registry: Registry<Meddling> = Registry::builder()
             .workers(1)
             .overflow(overflow)
             .buffer_capacity(1)

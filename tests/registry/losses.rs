@@ -60,7 +60,7 @@ fn r5_conflate_keeps_the_latest_and_misses_nothing() {
 
 #[test]
 fn r5_the_registry_sets_the_default_and_each_subscription_its_own() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .overflow(Overflow::DropOldest)
         .buffer_capacity(1)
         .build()
@@ -88,7 +88,7 @@ fn r5_the_registry_sets_the_default_and_each_subscription_its_own() {
 #[test]
 fn r4_each_cause_says_whether_the_view_shows_it() {
     quietly();
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .queue_capacity(1)
         .buffer_capacity(1)
@@ -163,7 +163,7 @@ fn r4_everything_is_accounted_for() {
     quietly();
     for overflow in POLICIES {
         for coalesce in [false, true] {
-            let registry: Registry<u64> = Registry::<u64>::builder()
+            let registry: Registry<u64> = Registry::builder()
                 .workers(1)
                 .buffer_capacity(2)
                 .overflow(overflow)
@@ -280,7 +280,7 @@ fn r4_a_clone_that_panics_is_missed_by_its_subscriber_alone() {
 fn r9_a_gate_that_expires_is_missed_or_skipped() {
     for expiry in [Expiry::Missed, Expiry::Skip] {
         let notes = Notes::default();
-        let registry: Registry<u64> = Registry::<u64>::builder()
+        let registry: Registry<u64> = Registry::builder()
             .workers(1)
             .expiry(expiry)
             .retry(quick())
@@ -306,7 +306,7 @@ fn r9_a_gate_that_expires_is_missed_or_skipped() {
 
 #[test]
 fn r23_a_coalescing_key_keeps_its_head_and_one_successor() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .coalesce(true)
         .build()
@@ -346,7 +346,7 @@ fn r23_a_coalescing_key_keeps_its_head_and_one_successor() {
 
 #[test]
 fn r23_the_oldest_deadline_stays() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .coalesce(true)
         .queue_capacity(1 << 16)

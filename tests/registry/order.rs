@@ -42,7 +42,7 @@ fn r10_order_is_that_of_the_submits_whatever_opens_first() {
 
 #[test]
 fn r10_the_order_holds_across_threads_when_one_call_returned_before_the_other() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(2)
         .buffer_capacity(10_000)
         .queue_capacity(10_000)
@@ -83,7 +83,7 @@ fn r10_the_order_holds_across_threads_when_one_call_returned_before_the_other() 
 #[test]
 fn r10_all_subscribers_see_all_pushes_in_one_order() {
     const EACH: u64 = 500;
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .buffer_capacity(10_000)
         .queue_capacity(10_000)
@@ -164,7 +164,7 @@ fn r11_a_stuck_key_does_not_delay_its_shard_mate() {
 
 #[test]
 fn r11_ten_thousand_stuck_keys_do_not_either() {
-    let registry: Registry<u32> = Registry::<u32>::builder()
+    let registry: Registry<u32> = Registry::builder()
         .workers(1)
         .queue_capacity(1 << 14)
         .build()
@@ -220,7 +220,7 @@ fn r11_first_reads_come_before_repeated_ones() {
 #[test]
 fn r11_walks_and_wakes_over_many_run_in_slices() {
     const MANY: usize = 20_000;
-    let registry: Registry<Payload> = Registry::<Payload>::builder()
+    let registry: Registry<Payload> = Registry::builder()
         .workers(1)
         .buffer_capacity(2)
         .build()
@@ -281,7 +281,7 @@ fn r11_walks_and_wakes_over_many_run_in_slices() {
 
 #[test]
 fn r11_a_producer_that_blocks_holds_up_its_own_shard_alone() {
-    let registry: Registry<u32> = Registry::<u32>::builder().workers(2).build().unwrap();
+    let registry: Registry<u32> = Registry::builder().workers(2).build().unwrap();
     let blocking = registry.subscribe("blocks").unwrap();
     let blocked = block_shard(&registry, "blocks", 1);
     let held = registry

@@ -34,7 +34,7 @@ fn r3_every_way_yields_the_same_and_ends() {
     ];
     for overflow in POLICIES {
         for (name, receive) in ways {
-            let registry: Registry<u64> = Registry::<u64>::builder()
+            let registry: Registry<u64> = Registry::builder()
                 .workers(1)
                 .overflow(overflow)
                 .build()
@@ -127,7 +127,7 @@ fn r3_a_cancelled_recv_loses_neither_notice_nor_wake() {
 #[test]
 fn r3_select_may_cancel_as_often_as_it_likes() {
     const PUSHES: u64 = 3_000;
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .buffer_capacity(8)
         .workers(1)
         .build()

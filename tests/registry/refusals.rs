@@ -45,7 +45,7 @@ fn r6_a_producer_never_runs_on_the_callers_thread() {
 
 #[test]
 fn r6_each_outcome() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .queue_capacity(1)
         .build()
@@ -77,7 +77,7 @@ fn r6_each_outcome() {
 
 #[test]
 fn r6_submit_waits_for_no_gate_read_push_or_receiver() {
-    let registry: Registry<Payload> = Registry::<Payload>::builder()
+    let registry: Registry<Payload> = Registry::builder()
         .workers(1)
         .buffer_capacity(1)
         .build()
@@ -113,7 +113,7 @@ fn r6_submit_waits_for_no_gate_read_push_or_receiver() {
 #[test]
 fn r12_a_full_queue_is_told_through_the_newest_gate() {
     let notes = Notes::default();
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .queue_capacity(2)
         .observer(notes.clone())
@@ -164,7 +164,7 @@ fn r12_a_full_queue_is_told_through_the_newest_gate() {
 
 #[test]
 fn r12_losses_come_behind_what_was_queued_earlier() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .pending_per_key(3)
         .build()
@@ -194,7 +194,7 @@ fn r12_losses_come_behind_what_was_queued_earlier() {
 
 #[test]
 fn r12_refused_while_a_refusal_waits() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .pending_per_key(1)
         .build()
@@ -234,7 +234,7 @@ fn r12_refused_while_a_refusal_waits() {
 
 #[test]
 fn r12_pending_gates_of_a_shard_are_bounded() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .pending_capacity(4)
         .queue_capacity(2)
@@ -276,7 +276,7 @@ fn r12_pending_gates_of_a_shard_are_bounded() {
 #[test]
 fn r12_what_is_refused_at_the_end_is_told_or_closed() {
     for round in 0..200 {
-        let registry: Registry<u64> = Registry::<u64>::builder()
+        let registry: Registry<u64> = Registry::builder()
             .workers(1)
             .queue_capacity(1)
             .pending_per_key(1)
@@ -319,7 +319,7 @@ fn r12_what_is_refused_at_the_end_is_told_or_closed() {
 
 #[test]
 fn r24_a_batch_keeps_the_order_of_each_key() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .queue_capacity(1000)
         .pending_per_key(1000)
         .build()
@@ -340,7 +340,7 @@ fn r24_a_batch_keeps_the_order_of_each_key() {
 
 #[test]
 fn r24_a_batch_is_taken_over_from_its_front() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .queue_capacity(4)
         .build()
@@ -365,7 +365,7 @@ fn r24_a_batch_is_taken_over_from_its_front() {
 
 #[test]
 fn r24_a_batch_counts_against_the_keys_places() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .pending_per_key(2)
         .build()
@@ -383,7 +383,7 @@ fn r24_a_batch_counts_against_the_keys_places() {
 #[test]
 fn r24_an_iterator_that_panics_costs_the_key_no_place() {
     quietly();
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .queue_capacity(200)
         .pending_per_key(100)

@@ -5,7 +5,7 @@ use afterwrite::{BuildError, Builder, Expiry, Overflow, Pinning, Registry, Retry
 use crate::support::*;
 
 fn build(with: impl FnOnce(Builder) -> Builder) -> Result<Registry<u64>, BuildError> {
-    with(Registry::<u64>::builder()).build()
+    with(Registry::builder()).build()
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Drop for Sent {
 fn r15_no_push_is_lost_doubled_or_out_of_order() {
     const EACH: u64 = 3_000;
     const SENDERS: usize = 4;
-    let registry: Registry<Sent> = Registry::<Sent>::builder()
+    let registry: Registry<Sent> = Registry::builder()
         .workers(2)
         .queue_capacity(16)
         .buffer_capacity(4)
@@ -175,7 +175,7 @@ fn r15_no_push_is_lost_doubled_or_out_of_order() {
 fn r15_tasks_that_sleep_are_all_woken() {
     const TASKS: usize = 64;
     const ROUNDS: u64 = 300;
-    let registry: Registry<u64> = Registry::<u64>::builder().workers(1).build().unwrap();
+    let registry: Registry<u64> = Registry::builder().workers(1).build().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()
@@ -210,7 +210,7 @@ fn r15_tasks_that_sleep_are_all_woken() {
 
 #[test]
 fn r15_closing_from_elsewhere_under_load() {
-    let registry: Registry<Arc<()>> = Registry::<Arc<()>>::builder()
+    let registry: Registry<Arc<()>> = Registry::builder()
         .workers(1)
         .buffer_capacity(2)
         .build()

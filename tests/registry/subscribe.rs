@@ -12,7 +12,7 @@ use afterwrite::{
 use crate::support::*;
 
 fn capped() -> Registry<u8> {
-    Registry::<u8>::builder()
+    Registry::builder()
         .max_key_bytes(8)
         .max_subscribers(3)
         .max_subscribers_per_key(2)
@@ -254,7 +254,7 @@ fn r2_what_closing_discards_is_counted() {
 
 #[test]
 fn r16_whoever_has_subscribed_gets_what_is_submitted_and_published_then() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(2)
         .pending_per_key(1000)
         .queue_capacity(1000)
@@ -352,7 +352,7 @@ fn r17_what_was_lost_before_the_first_notice_is_told_before_it() {
 
 #[test]
 fn r17_no_room_for_the_first_notice_is_an_error_and_nothing_is_registered() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(1)
         .queue_capacity(1)
         .pending_per_key(2)
@@ -375,7 +375,7 @@ fn r17_no_room_for_the_first_notice_is_an_error_and_nothing_is_registered() {
 
 #[test]
 fn r17_a_first_notice_that_expires_or_is_cancelled_is_missed_by_it_alone() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .retry(Retry::fixed(1, std::time::Duration::from_millis(2)))
         .build()
         .unwrap();

@@ -23,7 +23,7 @@ pub(crate) const POLICIES: [Overflow; 3] = [
 ];
 
 pub(crate) fn one_shard<T: Clone + Send + 'static>() -> Registry<T> {
-    Registry::<T>::builder().workers(1).build().unwrap()
+    Registry::builder().workers(1).build().unwrap()
 }
 
 pub(crate) fn next<T: Clone + Send + 'static>(subscription: &mut Subscription<T>) -> Notice<T> {

@@ -68,7 +68,7 @@ fn w2_one_advance_opens_gates_of_many_keys_and_registries() {
 
 #[test]
 fn w2_advances_race_submits() {
-    let registry: Registry<u64> = Registry::<u64>::builder()
+    let registry: Registry<u64> = Registry::builder()
         .workers(2)
         .buffer_capacity(10_000)
         .pending_per_key(10_000)
@@ -103,7 +103,7 @@ fn w2_advances_race_submits() {
 #[test]
 fn w4_a_position_that_is_never_reached_expires_like_any_gate() {
     for expiry in [Expiry::Missed, Expiry::Skip] {
-        let registry: Registry<u64> = Registry::<u64>::builder()
+        let registry: Registry<u64> = Registry::builder()
             .workers(1)
             .expiry(expiry)
             .retry(Retry::backoff(Duration::from_millis(20)))

@@ -161,7 +161,7 @@ pub const PATHS: &[Path] = &[
 ];
 
 fn registry(keys: usize) -> (Registry<u64>, Vec<afterwrite::Subscription<u64>>) {
-    let registry = Registry::<u64>::builder()
+    let registry = Registry::builder()
         .workers(1)
         .wait_strategy(WaitStrategy::Park)
         .hash_seed(1)

@@ -12,8 +12,10 @@ use crate::workload::{self, Contender, Workload};
 const PAIRS: usize = 40;
 /// How long each run is.
 const TURN: Duration = Duration::from_millis(4);
-/// A limit is recorded so much above the median: machines differ more than runs do.
-const HEADROOM: f64 = 1.6;
+/// A limit is recorded so much above the bootstrap's upper bound: machines differ more than runs do.
+const HEADROOM: f64 = 1.5;
+/// The same for work between threads, which also depends on who else wants the cores.
+const HEADROOM_BETWEEN_THREADS: f64 = 3.0;
 
 const HEAD: &str = "Most that our time may be of the reference's. Record anew: cargo bench --bench gate -- --record";
 
@@ -69,7 +71,11 @@ pub fn check(planted: Plant, record: bool) -> Result<Vec<Finding>, String> {
         let [ours, reference] = pair;
         let ratios = ratios(&mut [slowed(ours, percent), reference], PAIRS);
         if record {
-            let limit = (median(&ratios) * HEADROOM * 1_000.0).ceil() / 1_000.0;
+            let headroom = match work.name {
+                "many_keys" => HEADROOM_BETWEEN_THREADS,
+                _ => HEADROOM,
+            };
+            let limit = (bounds(&ratios).1 * headroom * 1_000.0).ceil() / 1_000.0;
             limits.set(&name, limit);
         }
         findings.push(judge(&name, &ratios, limit, record));
@@ -135,7 +141,7 @@ mod tests {
 
     #[test]
     fn noise_alone_does_not_fail_and_a_real_excess_does() {
-        assert!(judge("w", &noisy(0.2), Some(0.2), false).passes);
+        assert!(judge("w", &noisy(0.2), Some(0.22), false).passes);
         assert!(!judge("w", &noisy(0.3), Some(0.2), false).passes);
         assert!(!judge("w", &noisy(0.1), None, false).passes);
     }

@@ -131,6 +131,30 @@ fn growth(rows: &[Loop<'_>]) -> String {
     svg(&panels, "ns")
 }
 
+/// A line for each system: the highest rate that it holds, below the lowest that it does not.
+fn capacities(table: &Table) -> String {
+    let cell = |row: &[String], at: usize| row.get(at).cloned().unwrap_or_default();
+    let rate = |row: &[String]| cell(row, 1).parse::<u64>().unwrap_or(0);
+    let mut systems: Vec<String> = table.rows.iter().map(|row| cell(row, 0)).collect();
+    systems.dedup();
+    let mut text = String::new();
+    for system in systems {
+        let rows = || table.rows.iter().filter(|row| cell(row, 0) == system);
+        let broke = rows()
+            .filter(|row| cell(row, 7) == "no")
+            .map(|row| rate(row))
+            .min();
+        let held = rows()
+            .map(|row| rate(row))
+            .filter(|&held| broke.is_none_or(|broke| held < broke))
+            .max()
+            .unwrap_or(0);
+        let _ = writeln!(text, "- {system}: holds {held} submits a second");
+    }
+    text.push('\n');
+    text
+}
+
 const HEAD: &str = "# Benchmarks
 
 Made by `cargo run --release -p afterwrite-benches --bin record`, from the tables in `benchmarks/`. Figures
@@ -198,6 +222,7 @@ pub fn write() -> Result<(), String> {
              system holds a rate if it loses at most one delivery in a thousand.",
             &table,
         );
+        page.push_str(&capacities(&table));
         page.push_str(&table.markdown());
     }
     if let Some(table) = section("memory") {
@@ -214,7 +239,20 @@ pub fn write() -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Loop, summary};
+    use super::{Loop, capacities, summary};
+    use crate::record::table::Table;
+
+    #[test]
+    fn a_rate_above_one_that_broke_is_not_held() {
+        let row = |rate: &str, holds: &str| {
+            ["s", rate, "0", "0", "1", "1", "1", holds]
+                .map(str::to_owned)
+                .to_vec()
+        };
+        let mut table = Table::new(&["", "", "", "", "", "", "", ""]);
+        table.rows = vec![row("100", "yes"), row("200", "no"), row("400", "yes")];
+        assert_eq!(capacities(&table), "- s: holds 100 submits a second\n\n");
+    }
 
     #[test]
     fn the_summary_says_where_a_rival_wins() {

@@ -68,7 +68,7 @@ impl Fanout for Afterwrite {
     const DROPS_NEWEST: bool = true;
 
     fn new(receivers: usize, buffer: usize) -> Self {
-        let registry = Registry::<u64>::builder()
+        let registry = Registry::builder()
             .workers(1)
             .buffer_capacity(buffer)
             .hash_seed(1)

@@ -125,7 +125,7 @@ pub struct AfterwriteKeys {
 
 impl AfterwriteKeys {
     fn build(keys: usize, each: usize) -> Self {
-        let registry = Registry::<u64>::builder()
+        let registry = Registry::builder()
             .workers(1)
             .queue_capacity(QUEUE)
             .pending_capacity(QUEUE)

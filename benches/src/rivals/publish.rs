@@ -40,7 +40,7 @@ pub trait Publish: 'static {
 }
 
 fn registry() -> (Registry<u64>, Vec<Subscription<u64>>, Subscription<u64>) {
-    let registry = Registry::<u64>::builder()
+    let registry = Registry::builder()
         .workers(1)
         .hash_seed(1)
         .build()

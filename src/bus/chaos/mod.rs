@@ -154,7 +154,7 @@ impl ChaosNet {
 
     /// Lets everything happen that is due within `time` from now, in order, and moves on so far.
     pub fn advance(&self, time: Duration) {
-        let until = self.now() + time;
+        let until = self.now().saturating_add(time);
         self.advance_to(until);
     }
 

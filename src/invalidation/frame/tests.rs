@@ -75,7 +75,7 @@ proptest! {
 
     #[test]
     fn beats_round_trip(
-        header in header(), solicit: bool, reader: bool, bye: bool, name in ".{1,60}",
+        header in header(), solicit: bool, reader: bool, bye: bool, name in ".{1,30}",
         lease in 0..=MAX_MICROS, echoes in vec(echo(), 0..5), marks in vec(mark(), 0..5),
     ) {
         let mut out = Vec::new();

@@ -274,7 +274,16 @@ impl Invalidator {
         let Some(remote) = self.remote() else {
             return 0;
         };
-        let forgotten = remote.core.lock().node.forget(who);
+        let mut core = remote.core.lock();
+        let now = self.inner().clock.now();
+        let forgotten = self
+            .inner()
+            .with_node(remote, &mut core, now, |node, hands| {
+                // Whose lease has just ended is not heard either.
+                node.tick(now, hands);
+                node.forget(who)
+            });
+        drop(core);
         remote.beat.wake();
         forgotten
     }
@@ -326,7 +335,10 @@ impl Invalidator {
             return Farewell::Said;
         };
         // The thread that beats keeps to the time; the rest is for it to get there.
-        if !remote.done.wait_timeout(within + Duration::from_secs(1)) {
+        if !remote
+            .done
+            .wait_timeout(within.saturating_add(Duration::from_secs(1)))
+        {
             return Farewell::TimedOut;
         }
         self.ended(remote)

@@ -110,10 +110,11 @@ pub enum WatchError {
 pub enum Farewell {
     /// Everything was handed to the bus, and the others were told that nothing follows.
     Said,
-    /// No goodbye was said, since it would not have been true: a guard was still open, or an emit had
-    /// been refused. The others will find this node silent, and doubt.
+    /// No goodbye was said: a guard was still open, an emit had been refused (then it would not have
+    /// been true), or the bus had ended. The others will find this node silent, and doubt.
     Unsaid,
-    /// The bus took too long.
+    /// The bus took too long, or ended before all was written out: the goodbye may or may not have
+    /// left.
     TimedOut,
 }
 

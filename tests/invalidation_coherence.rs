@@ -1,0 +1,188 @@
+//! I6 and I7 over a bus inside this process: who is missing, who has left, who is waited for.
+
+#[path = "invalidation/support.rs"]
+mod support;
+
+use std::time::Duration;
+
+use afterwrite::bus::LocalBus;
+use afterwrite::invalidation::cache::Invalidation;
+use afterwrite::invalidation::caches::BoundedMap;
+use afterwrite::invalidation::coherent::Coherent;
+use afterwrite::invalidation::fence::Coherence;
+use afterwrite::invalidation::{EmitError, Emitted, Farewell, Invalidator, WatchError, Why};
+use support::{LONG, Moody, entity, eventually, nap, pair, quick, recorder};
+
+#[test]
+fn i6_a_lost_frame_is_a_gap() {
+    let pair = pair(|s| s);
+    pair.bus.lose_next(1);
+    let _ = pair.writer.emit(&entity(), "lost").unwrap();
+    let _ = pair.writer.emit(&entity(), "next").unwrap();
+    assert_eq!(pair.seen.next(LONG), "next");
+    assert_eq!(pair.seen.next(LONG), "all: gap");
+    // The last one of all shows by the next beat.
+    pair.bus.lose_next(1);
+    let _ = pair.writer.emit(&entity(), "lost").unwrap();
+    assert_eq!(pair.seen.next(LONG), "all: gap");
+}
+
+#[test]
+fn i6_a_silent_publisher_is_suspected_until_heard_or_forgotten() {
+    let pair = pair(|s| s);
+    pair.bus.set_silent(true);
+    eventually("it is suspected", || {
+        pair.reader.coherence(&entity()) == Coherence::Suspect
+    });
+    let suspects = pair.reader.suspects(&entity());
+    assert_eq!(
+        (suspects[0].name.as_str(), suspects[0].why),
+        ("writer", Why::Silent)
+    );
+    pair.bus.set_silent(false);
+    eventually("it is heard", || {
+        pair.reader.coherence(&entity()) == Coherence::Coherent
+    });
+    assert_eq!(pair.seen.next(LONG), "all: publisher silent");
+    assert!(pair.reader.suspects(&entity()).is_empty());
+    pair.bus.set_silent(true);
+    eventually("it is suspected", || {
+        pair.reader.coherence(&entity()) == Coherence::Suspect
+    });
+    assert_eq!(pair.reader.forget("writer"), 1);
+    eventually("it is forgotten", || {
+        pair.reader.coherence(&entity()) == Coherence::Coherent
+    });
+}
+
+#[test]
+fn i6_who_is_expected_has_to_be_heard() {
+    let bus = LocalBus::new();
+    let reader = Invalidator::new(bus.clone(), quick("reader").expect(["writer"])).unwrap();
+    let watch = reader.watch(&entity(), |_: Invalidation<'_>| {}).unwrap();
+    nap(Duration::from_millis(500));
+    assert_eq!(watch.coherence(), Coherence::Joining);
+    assert_eq!(reader.suspects(&entity())[0].why, Why::Expected);
+    let writer = Invalidator::new(bus, quick("writer")).unwrap();
+    eventually("it is heard", || watch.coherence() == Coherence::Coherent);
+    assert_eq!(writer.close_blocking(LONG), Farewell::Said);
+    eventually("it is missed", || watch.coherence() == Coherence::Suspect);
+}
+
+#[test]
+fn i6_plain_publishers_are_best_effort_and_their_entries_age() {
+    let bus = Moody::new(LocalBus::new());
+    let settings = quick("reader").max_age(Duration::from_millis(100));
+    let reader = Invalidator::new(bus.clone(), settings).unwrap();
+    let users = Coherent::new(BoundedMap::<u32>::new(8));
+    let watch = reader.watch_inline(&entity(), &users).unwrap();
+    eventually("it is coherent", || {
+        watch.coherence() == Coherence::Coherent
+    });
+    let load = || users.get_or_load_blocking("1", || Ok::<_, std::io::Error>(Some(1)));
+    load().unwrap();
+    nap(Duration::from_millis(300));
+    assert_eq!(users.get("1"), Some(Some(1)));
+    bus.publish("cache.invalidate.user.2", b"");
+    eventually("entries age from now on", || users.get("1").is_none());
+    assert_eq!(reader.stats().plain, 1);
+}
+
+#[test]
+fn i7_an_orderly_end_worries_nobody() {
+    let pair = pair(|s| s);
+    let _ = pair.writer.emit(&entity(), "1").unwrap();
+    assert_eq!(pair.writer.close_blocking(LONG), Farewell::Said);
+    assert_eq!(pair.seen.next(LONG), "1");
+    eventually("it has left", || pair.reader.stats().publishers == 0);
+    nap(Duration::from_millis(1_500));
+    assert_eq!(pair.reader.coherence(&entity()), Coherence::Coherent);
+    assert_eq!(pair.reader.stats().doubts, 0);
+    assert_eq!(pair.seen.try_next(), None);
+    assert_eq!(pair.writer.emit(&entity(), "2"), Err(EmitError::Closed));
+    assert!(matches!(
+        pair.writer.watch(&entity(), |_: Invalidation<'_>| {}),
+        Err(WatchError::Closed)
+    ));
+    // Dropped, not closed: the goodbye is said in the background.
+    let third = Invalidator::new(pair.bus.inner(), quick("third")).unwrap();
+    eventually("it is heard", || pair.reader.stats().publishers == 1);
+    drop(third);
+    eventually("it has left", || pair.reader.stats().publishers == 0);
+    assert_eq!(pair.reader.stats().doubts, 0);
+}
+
+#[test]
+fn i7_an_open_guard_holds_back_the_goodbye() {
+    let pair = pair(|s| s);
+    let writing = pair.writer.writing(&entity(), "1").unwrap();
+    let short = Duration::from_millis(50);
+    assert_eq!(pair.writer.close_blocking(short), Farewell::Unsaid);
+    assert_eq!(writing.committed(), Err(EmitError::Closed));
+    eventually("it is suspected", || {
+        pair.reader.coherence(&entity()) == Coherence::Suspect
+    });
+    let other = Invalidator::new(pair.bus.inner(), quick("other")).unwrap();
+    let writing = other.writing(&entity(), "2").unwrap();
+    let closing = {
+        let other = other.clone();
+        std::thread::spawn(move || other.close_blocking(LONG))
+    };
+    eventually("it refuses new ones", || {
+        other.writing(&entity(), "3").is_err()
+    });
+    assert_eq!(
+        writing.committed(),
+        Ok(Emitted::Sent),
+        "the open one is heard"
+    );
+    assert_eq!(closing.join().unwrap(), Farewell::Said);
+}
+
+#[test]
+fn i7_readers_come_and_go_unnoticed() {
+    let pair = pair(|s| s);
+    let bus = Moody::new(pair.bus.inner());
+    let third = Invalidator::new(bus.clone(), quick("third").read_only(true)).unwrap();
+    let (seen, tell) = recorder();
+    let _watch = third.watch(&entity(), tell).unwrap();
+    assert_eq!(seen.next(LONG), "all: joined");
+    assert_eq!(third.emit(&entity(), "1"), Err(EmitError::ReadOnly));
+    assert_eq!(seen.next(LONG), "1", "here it is dropped all the same");
+    let _ = pair.writer.emit(&entity(), "2").unwrap();
+    assert_eq!(seen.next(LONG), "2");
+    bus.set_silent(true);
+    nap(Duration::from_millis(1_500));
+    assert_eq!(pair.reader.stats().doubts, 0);
+}
+
+#[test]
+fn i6_deadlines_hold_though_everything_else_stands_still() {
+    let pair = pair(|s| s);
+    let (gate, waits) = std::sync::mpsc::channel::<()>();
+    let waits = std::sync::Mutex::new(waits);
+    let stuck = pair
+        .reader
+        .watch_inline(&entity(), move |what: Invalidation<'_>| {
+            if what == Invalidation::One("1") {
+                let _ = waits.lock().unwrap().recv();
+            }
+        })
+        .unwrap();
+    // Dropped first, so that a failure lets the cache go.
+    let gate = gate;
+    eventually("both are coherent", || {
+        pair.reader.coherence(&entity()) == Coherence::Coherent
+    });
+    let _ = pair.writer.emit(&entity(), "1").unwrap();
+    assert_eq!(pair.seen.next(LONG), "1");
+    // The bus's thread and the one that beats wait for the stuck cache.
+    eventually("the other cache doubts", || {
+        pair.watch.coherence() == Coherence::Suspect
+    });
+    gate.send(()).unwrap();
+    eventually("all is well again", || {
+        pair.reader.coherence(&entity()) == Coherence::Coherent
+    });
+    drop(stuck);
+}
