@@ -1,4 +1,5 @@
-//! The parts of the registry, and the way of a notice through them.
+//! The parts of the registry and of invalidation, and the ways of a notice and an invalidation through
+//! them.
 //!
 //! ```text
 //!  submit, submit_at                 publish                     subscribe, close
@@ -68,6 +69,42 @@
 //! 5. At the head of its lane and open, it is pushed: the shard takes the topic's turn, counts a ticket,
 //!    and stores a clone of the payload in each mailbox that has room.
 //! 6. Receivers that wait are woken, after the walk and only those.
+//!
+//! # Invalidation
+//!
+//! Between processes, and apart from the registry: nodes tell each other which ids were written.
+//!
+//! ```text
+//!   writing, emit                    other nodes' frames, and our own beats come back
+//!        │                                               │
+//!        ├── drop from own caches                        ▼
+//!        ▼                                    ┌───── protocol ──────┐
+//!  ┌── outbox ──────────┐     ┌── bus ──┐     │ numbers: gaps       │
+//!  │ numbers each frame ├────▶│ local,  ├────▶│ leases: silence     │
+//!  │ marks in each beat │     │ NATS    │     │ own echo: proof     │
+//!  └─────────▲──────────┘     └─────────┘     └──────────┬──────────┘
+//!            │ H                                         │ drop, doubt, recover
+//!       beat thread          deadline thread ──doubt──▶ fence ◀── hits, loads
+//!                                                        │ remove, clear
+//!                                                        ▼
+//!                                                      cache
+//! ```
+//!
+//! - *The outbox* is one for a node. It numbers frames, per entity, in the order in which they are sent;
+//!   a beat carries the last number of each entity, and which writes are still open.
+//! - *The bus* carries bytes, and is believed nothing but its failings.
+//! - *The protocol* is a machine without clock, lock or wire: it is told what arrived and when, and says
+//!   what to drop and what to doubt. So a simulator can drive whole fleets of it through faults.
+//! - *The fence* stands beside a cache: one word of epoch and state that every hit compares, and striped
+//!   locks with versions under which loads are stored. What began before a drop is not stored.
+//! - *The deadline thread* ends leases. It calls no cache and waits for no runtime, so that nothing that
+//!   blocks can keep a cache coherent.
+//!
+//! An invalidation, from commit to drop: the guard ends, own caches drop; the outbox numbers the id and
+//! hands it to the bus; the other node's protocol compares the number with the last one, and drops the
+//! id in any case; if a number is missing, the cache is doubted and flushed as well. Had the frame been
+//! the publisher's last, its next beat would tell; had the beats stopped, their lease would end. See
+//! [`coherence`](super::coherence).
 //!
 //! [`DropOldest`]: crate::Overflow::DropOldest
 //! [`Conflate`]: crate::Overflow::Conflate

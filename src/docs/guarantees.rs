@@ -1,4 +1,4 @@
-//! What the registry and the watermark promise, line by line.
+//! What the registry, the watermark and the invalidation promise, line by line.
 //!
 //! Tests are named after the lines: `r4_…` checks R4. Those in `tests/` see what a user sees, those in
 //! `loom-tests/` explore the interleavings.
@@ -57,6 +57,32 @@
 //! | W4 | Order, budget, expiry and isolation are those of any gate |
 //! | W5 | [`follow`] reads the position for all who wait, only while somebody does |
 //!
+//! # Invalidation
+//!
+//! | | promise |
+//! |---|---|
+//! | I1 | An [`Entity`] and an [`Id`] are checked when they are made. Any id up to its length has exactly one subject, and a subject exactly one id |
+//! | I2 | [`emit`] drops here first, then hands over and returns; it waits for no network. A [`Writing`] that ends in any way but [`rolled_back`] emits. A full outbox merges into "all", and says `Collapsed` |
+//! | I3 | Dropping a [`Watch`] ends it, and leaves its cache in doubt; [`stop`] first applies what is queued |
+//! | I4 | Malformed subjects are counted and skipped. An unreadable payload drops its id, or is a gap. Nothing that arrives causes a panic or unbounded memory |
+//! | I5 | A watch with a thread of its own that is slow or panics harms no other; the overflow of its queue drops everything for it alone |
+//! | I6 | A missed invalidation of a known publisher is noticed within B: see [`coherence`](super::coherence) |
+//! | I7 | [`Watch::coherence`] of one entity is one atomic load. `Suspect` bypasses older entries, and serves newer ones for a lease at most |
+//! | I8 | No load that began before an invalidation is stored after it. Callers of one id share a load, but none shares one whose read began before an invalidation that the caller came after. Errors are not cached |
+//! | I9 | Any cache can be watched that can remove an id and clear |
+//! | I10 | All of it needs a [`Bus`] and nothing more of the network |
+//! | I11 | [`Watch::lag`] never reads less than the true lag, of those drops whose publisher's clock is understood |
+//!
+//! [`Entity`]: crate::invalidation::subject::Entity
+//! [`Id`]: crate::invalidation::subject::Id
+//! [`emit`]: crate::invalidation::Invalidator::emit
+//! [`Writing`]: crate::invalidation::Writing
+//! [`rolled_back`]: crate::invalidation::Writing::rolled_back
+//! [`Watch`]: crate::invalidation::Watch
+//! [`stop`]: crate::invalidation::Watch::stop
+//! [`Watch::coherence`]: crate::invalidation::Watch::coherence
+//! [`Watch::lag`]: crate::invalidation::Watch::lag
+//! [`Bus`]: crate::bus::Bus
 //! [`subscribe`]: crate::Registry::subscribe
 //! [`Subscription`]: crate::Subscription
 //! [`Closer`]: crate::Closer

@@ -1,4 +1,4 @@
-//! What the registry does not promise, and what is not proved of it.
+//! What registry and invalidation do not promise, and what is not proved of them.
 //!
 //! # Not promised
 //!
@@ -25,6 +25,21 @@
 //!   meanwhile publishers of the same key hand over, and other keys know nothing of it.
 //! - **Memory that shrinks.** A directory keeps the buckets, and a topic the chunks, of its largest
 //!   extent: a topic until its key has neither subscribers nor handles.
+//!
+//! # Not promised of invalidation
+//!
+//! - **An old value never seen.** Within B of a write one may be served as `Coherent`.
+//! - **Publishers that nobody knows of**: never heard and not expected, retired, or plain.
+//!   [`coherence`](super::coherence#not-covered) has the list.
+//! - **The order of drops** between publishers, or of what is emitted and what is loaded elsewhere: a drop
+//!   says that the id changed, not to what.
+//! - **Confirmation by others.** An emit that is confirmed came back through this node's own
+//!   subscription. That somebody else has it is not known; that somebody else lacks it, they notice.
+//! - **Secrecy, or defence against forgers.** Whoever may publish under the prefix may drop entries, and
+//!   keep nodes in doubt. The server's rights keep strangers out.
+//! - **Any number of nodes.** Beats go from all to all: n nodes cost n x n / H deliveries.
+//! - **Nothing kept over a restart.** A cache begins empty, and its node `Joining`.
+//! - **Inline watches that block.** One holds up all that its node receives, and leases run out.
 //!
 //! # Not proved
 //!
