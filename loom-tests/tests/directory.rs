@@ -100,6 +100,27 @@ fn a_pinned_key_is_not_removed() {
     });
 }
 
+/// Property: whoever finds a pinned key finds it again, also while the insert that pinned it is under
+/// way and the reader still holds a tag from before a removal. Two threads.
+#[test]
+fn what_was_found_pinned_is_found_again() {
+    model(|| {
+        let directory = Arc::new(Model::new(&[EVEN]));
+        let writer = {
+            let directory = Arc::clone(&directory);
+            thread::spawn(move || {
+                assert!(directory.remove_unpinned(EVEN));
+                directory.insert(EVEN, 1);
+            })
+        };
+        if directory.has_pinned(EVEN) {
+            assert!(directory.has(EVEN));
+        }
+        writer.join().unwrap();
+        assert!(directory.has_pinned(EVEN));
+    });
+}
+
 /// Property: a removed key does not come back, and its neighbour with the same tag is always found.
 /// Two threads.
 #[test]
@@ -161,7 +182,7 @@ fn passes_with(name: &str, mutant: &str) -> bool {
 }
 
 /// Each planted fault, and the model that it fails.
-const MUTANTS: [(&str, &str); 8] = [
+const MUTANTS: [(&str, &str); 9] = [
     ("directory.buckets_publish", "growth_hides_no_key"),
     ("directory.buckets_load", "growth_hides_no_key"),
     ("directory.word_publish", "growth_hides_no_tag"),
@@ -170,6 +191,10 @@ const MUTANTS: [(&str, &str); 8] = [
     ("directory.cell_load", "growth_hides_no_key"),
     ("directory.source_first", "growth_hides_no_key"),
     ("directory.no_second_look", "growth_hides_no_key"),
+    (
+        "directory.snapshot_first",
+        "what_was_found_pinned_is_found_again",
+    ),
 ];
 
 /// The models can fail: each planted fault is found, and one that no code knows changes nothing.

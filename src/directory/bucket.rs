@@ -47,19 +47,35 @@ impl<C> Bucket<C> {
         &self.cell
     }
 
-    /// Replaces the snapshot, then the tags of one word, or of all.
+    /// Adds an entry: its tag first, so that whoever finds it in the snapshot finds it again.
+    ///
+    /// `next` is the current snapshot with the entry. Only under the stripe's writers' lock.
+    pub(super) fn insert<V>(&self, next: Snapshot<V>, added: Fingerprint) -> Option<Snapshot<V>>
+    where
+        C: SnapshotCell<V>,
+    {
+        #[cfg(afterwrite_loom)]
+        if crate::sync::mutant("directory.snapshot_first") {
+            return self.publish(Some(next), Some(added));
+        }
+        let word = added.word();
+        self.words[word].store(tags(Some(&next), word).0, order::word_publish());
+        self.cell.replace(Some(next))
+    }
+
+    /// Replaces the snapshot by one with fewer entries, then the tags of one word, or of all.
     ///
     /// Only under the stripe's writers' lock.
     pub(super) fn publish<V>(
         &self,
         next: Option<Snapshot<V>>,
-        changed: Option<Fingerprint>,
+        removed: Option<Fingerprint>,
     ) -> Option<Snapshot<V>>
     where
         C: SnapshotCell<V>,
     {
-        let words = changed.map_or(0..WORDS, |it| it.word()..it.word() + 1);
-        // From the snapshot, not from the word as it was, which cannot tell how often a tag is there.
+        let words = removed.map_or(0..WORDS, |it| it.word()..it.word() + 1);
+        // Before the snapshot is given away.
         let mut new_tags = [TagWord::EMPTY; WORDS];
         for word in words.clone() {
             new_tags[word] = tags(next.as_ref(), word);
@@ -72,7 +88,8 @@ impl<C> Bucket<C> {
     }
 }
 
-/// The tags of the entries that belong to `word`.
+/// The tags of the entries that belong to `word`: from the snapshot, not from the word as it was, which
+/// cannot tell how often a tag is there.
 fn tags<V>(snapshot: Option<&Snapshot<V>>, word: usize) -> TagWord {
     let entries = snapshot.into_iter().flat_map(Snapshot::entries);
     TagWord::of(entries.map(|(it, _)| (it.word() == word).then_some(it.tag())))
@@ -104,9 +121,9 @@ mod tests {
         assert!(!both.iter().any(|(it, _)| bucket.may_contain(*it)));
         let one = Snapshot::with(None, both[0]);
         let two = Snapshot::with(Some(&one), both[1]);
-        drop(bucket.publish(Some(one), Some(both[0].0)));
+        drop(bucket.insert(one, both[0].0));
         assert!(bucket.may_contain(both[0].0) && !bucket.may_contain(both[1].0));
-        drop(bucket.publish(Some(two), Some(both[1].0)));
+        drop(bucket.insert(two, both[1].0));
         assert!(bucket.may_contain(both[0].0) && bucket.may_contain(both[1].0));
         drop(bucket.publish(None, None));
         assert!(

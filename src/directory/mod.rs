@@ -33,7 +33,7 @@
 //!
 //! A writer, under the stripe's lock:
 //!
-//! - *insert*: swaps in a snapshot with k, then stores the tag word with k's tag (Release).
+//! - *insert*: stores the tag word with k's tag (Release), then swaps in a snapshot with k.
 //! - *remove*: swaps in a snapshot without k, then stores the tag word as it then is (Release).
 //! - *split* of b into b and b': S1 writes b' with the keys that go there, tags and snapshot; S2 stores
 //!   `buckets` n + 1 (Release); S3 swaps into b a snapshot of the keys that stay; S4 stores b's tag words
@@ -41,14 +41,16 @@
 //!
 //! # Why no key is missed
 //!
-//! *Claim: if k's insert happened before the reader's step 1, and no remove of k has begun, the reader
-//! finds k.* Let b be the bucket of k by the n that the reader holds.
+//! *Claim: if k's insert happened before the reader's step 1, or the reader has found k before, and no
+//! remove of k has begun, the reader finds k.* Let b be the bucket of k by the n that the reader holds.
 //!
 //! 1. **No split has moved k from b as far as the reader sees.** Both the snapshot with k and the
 //!    word with its tag were stored before step 1, and all that came after in b carries k on. By coherence
-//!    the reader sees those or later ones. So step 2 passes and step 3 finds k. It does not matter in
-//!    which order the two were stored, nor that they are two: a tag without its key costs a look in
-//!    vain, and a key whose tag is not yet there belongs to an insert that has not returned.
+//!    the reader sees those or later ones. So step 2 passes and step 3 finds k. A reader that found k
+//!    before k's insert returned knows them too, since it acquired the snapshot, and the tag was stored
+//!    before that: were it the other way round, a reader that came to the snapshot by a tag from before
+//!    k's last removal could rely on k, and then be told by the empty word of that removal that k is
+//!    not there. A tag without its key costs no more than a look in vain.
 //! 2. **A split moves k, and the reader sees b as before.** k is still in that snapshot, and still
 //!    alive (see [`graveyard`]): found.
 //! 3. **A split moves k, and step 2 reads what S4 stored, or later.** That was a Release store,

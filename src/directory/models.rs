@@ -84,6 +84,12 @@ impl Model {
         found == Some(key.name)
     }
 
+    /// Whether `key` is found with a pin on it, as one is that can be pinned without the lock.
+    pub fn has_pinned(&self, key: Key) -> bool {
+        let pinned = |value: &Arc<Value>| value.pins.load(Ordering::Relaxed) > 0;
+        self.0.get(key.hash(), key.name, pinned) == Some(true)
+    }
+
     /// Whether `key` passes as far as the tags go.
     pub fn may_contain(&self, key: Key) -> bool {
         self.0.may_contain(key.hash())

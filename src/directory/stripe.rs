@@ -160,7 +160,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         // SAFETY: an `Arc`'s pointer is never null.
         let entry = unsafe { NonNull::new_unchecked(Arc::into_raw(value).cast_mut()) };
         let next = Snapshot::with(current.as_deref(), (fingerprint, entry));
-        if let Some(last) = bucket.publish(Some(next), Some(fingerprint)) {
+        if let Some(last) = bucket.insert(next, fingerprint) {
             locked.graveyard.retire(last, None, &mut freed);
         }
         let keys = self.writers.keys.load(Ordering::Relaxed) + 1;

@@ -155,15 +155,20 @@ fn r8_the_default_backs_off() {
     let mut subscription = registry.subscribe("a").unwrap();
     let times = Arc::new(Mutex::new(Vec::new()));
     let read = times.clone();
-    queued(registry.submit("a", move |_| {
+    queued(registry.submit("a", move |attempt| {
+        // Asked for, the deadline is fixed, and with it what the registry counts from.
+        let first = attempt.deadline() - Retry::default().budget();
         let mut times = read.lock().unwrap();
-        times.push(Instant::now());
-        (times[0].elapsed() > Duration::from_millis(100)).then_some(1)
+        times.push((first, Instant::now()));
+        (first.elapsed() > Duration::from_millis(100)).then_some(1)
     }));
     assert_eq!(next(&mut subscription), changed(1));
     let times = times.lock().unwrap();
+    let (first, _) = times[0];
+    assert!(times.iter().all(|&(told, _)| told == first));
+    let times: Vec<Instant> = times.iter().map(|&(_, at)| at).collect();
     for pair in times.windows(2) {
-        let quarter = (pair[0] - times[0]) / 4;
+        let quarter = (pair[0] - first) / 4;
         let least = quarter.clamp(Duration::from_millis(1), Duration::from_millis(200));
         assert!(pair[1] - pair[0] >= least);
     }
