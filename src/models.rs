@@ -129,7 +129,7 @@ impl<T: Clone> Topic<T> {
             .0
             .with_turn(|ticket| notice.notice.fill_once(ticket, Some(payload)));
         if filled.is_some()
-            && let Some(waker) = notice.mailbox.header().take_waker()
+            && let Some(waker) = notice.mailbox.take_waker()
         {
             waker.wake();
         }

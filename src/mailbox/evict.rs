@@ -22,7 +22,7 @@ use std::alloc::Layout;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-use super::{Header, extended};
+use super::{Header, Tail, extended};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed, UnsafeCell, order, panics::contain};
 
 const INDEX_MASK: u64 = 0xffff;
@@ -34,12 +34,23 @@ fn word(position: u64, full: u64, record: u16) -> u64 {
     position << POSITION_SHIFT | full | u64::from(record)
 }
 
-/// The pusher's side; plain, since only the holder of the turn touches it.
+/// Both sides' own; plain, since only the holder of the turn touches the one and only the receiver
+/// the other.
 #[repr(C)]
 struct EvictHead {
+    own: UnsafeCell<Own>,
     pusher: UnsafeCell<Pusher>,
     /// Payloads whose clone panicked: lost, not evicted.
     panics: AtomicU32,
+}
+
+/// What the receiver keeps with an evicting mailbox.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub(crate) reader: EvictReader,
+    /// Losses of the key that were accounted for (`Conflate` only).
+    pub(crate) lost: u64,
+    pub(crate) merged: u64,
 }
 
 #[repr(C, packed(4))]
@@ -72,7 +83,8 @@ pub(super) fn layout<T>(capacity: usize) -> Layout {
 }
 
 fn offsets<T>(capacity: usize) -> (usize, usize, usize, Layout) {
-    let (layout, head) = extended::<EvictHead>(Layout::new::<Header>(), 1);
+    let (layout, _) = extended::<Tail>(Layout::new::<Header>(), 1);
+    let (layout, head) = extended::<EvictHead>(layout, 1);
     let (layout, entries) = extended::<AtomicU64>(layout, capacity);
     let (layout, records) = extended::<Record<T>>(layout, capacity + 2);
     (head, entries, records, layout.pad_to_align())
@@ -88,27 +100,44 @@ fn parts<T>(header: NonNull<Header>, capacity: usize) -> Parts<T> {
     }
 }
 
+/// The receiver's side.
+///
+/// # Safety
+/// An evicting mailbox, alive for as long as the result is used.
+pub(super) unsafe fn own<'a>(header: NonNull<Header>) -> &'a UnsafeCell<Own> {
+    // The head comes before all that depends on the payload's type.
+    let head = parts::<()>(header, 0).head;
+    // SAFETY: initialised by `init`; alive, by contract.
+    unsafe { &(*head).own }
+}
+
 /// # Safety
 /// Freshly allocated by `layout::<T>(capacity)`.
-pub(super) unsafe fn init<T>(header: NonNull<Header>, capacity: usize) {
-    let parts = parts::<T>(header, capacity);
+pub(super) unsafe fn init<T>(header: NonNull<Header>, capacity: u16) {
+    let count = usize::from(capacity);
+    let parts = parts::<T>(header, count);
     // SAFETY: within the allocation, all of it.
     unsafe {
         parts.head.write(EvictHead {
+            own: UnsafeCell::new(Own {
+                reader: EvictReader::new(capacity),
+                lost: 0,
+                merged: 0,
+            }),
             pusher: UnsafeCell::new(Pusher {
                 position: 1,
-                spare: capacity as u16,
+                spare: capacity,
                 index: 0,
             }),
             panics: AtomicU32::new(0),
         });
-        for index in 0..capacity {
+        for index in 0..count {
             parts
                 .entries
                 .add(index)
                 .write(AtomicU64::new(word(0, 0, index as u16)));
         }
-        for index in 0..capacity + 2 {
+        for index in 0..count + 2 {
             parts.records.add(index).write(Record {
                 body: UnsafeCell::new(Body {
                     ticket: 0,
@@ -122,7 +151,8 @@ pub(super) unsafe fn init<T>(header: NonNull<Header>, capacity: usize) {
 
 /// # Safety
 /// Nobody touches the cells, now or later; the receiver has dropped what it had claimed.
-pub(super) unsafe fn drain<T>(header: NonNull<Header>, capacity: usize) {
+pub(super) unsafe fn drain<T>(header: NonNull<Header>, capacity: u16) {
+    let capacity = usize::from(capacity);
     let parts = parts::<T>(header, capacity);
     for index in 0..capacity {
         // SAFETY: within the allocation; initialised by `init`.
@@ -140,7 +170,8 @@ pub(super) unsafe fn drain<T>(header: NonNull<Header>, capacity: usize) {
 
 /// # Safety
 /// The last reference is being given up; the mailbox is drained.
-pub(super) unsafe fn deinit<T>(header: NonNull<Header>, capacity: usize) {
+pub(super) unsafe fn deinit<T>(header: NonNull<Header>, capacity: u16) {
+    let capacity = usize::from(capacity);
     let parts = parts::<T>(header, capacity);
     // SAFETY: within the allocation; initialised by `init`.
     unsafe {
@@ -175,7 +206,7 @@ pub(super) unsafe fn deliver<T>(
     payload: impl FnOnce() -> T,
 ) {
     // SAFETY: alive, the topic's reference keeps it.
-    let capacity = unsafe { header.as_ref() }.shape().1;
+    let capacity = usize::from(unsafe { header.as_ref() }.shape().1);
     let parts = parts::<T>(header, capacity);
     // SAFETY: initialised by `init`.
     let head = unsafe { &*parts.head };

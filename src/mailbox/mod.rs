@@ -1,22 +1,22 @@
 //! One subscriber's mailbox: the only place where payloads pass from thread to thread.
 //!
 //! # Who takes part
-//! - *the pusher*: whoever holds the topic's turn; one at a time, so its side has plain fields (an
-//!   [`Entry`], packed sixteen bytes wide in the topic's chunks, so that a walk reads them in order);
-//! - *the receiver*: the one owner of the subscription, whose side has plain fields as well. They
-//!   are in the header (`own.rs`), so that a receive touches the start of the header, the payload
-//!   and no other;
+//! - *the pusher*: whoever holds the topic's turn; one at a time, so its side has plain fields. The
+//!   topic's chunks hold an [`Entry`] for each mailbox, which names it, so that a walk reads them in
+//!   order and fetches what they name ahead;
+//! - *the receiver*: the one owner of the subscription, whose side has plain fields as well (`own.rs`);
 //! - *closers*: any thread, any number.
 //!
 //! # Layout
-//! One allocation: a [`Header`], then the cells of the overflow policy.
+//! One allocation. What a push and a receive touch is the [`Header`] and what lies next to it; the
+//! [`Tail`] is for coming, going and sleeping.
 //!
 //! ```text
-//!            +--------+---------------------------------------------+
-//! DropNewest | Header | Slot { stamp, payload } x capacity          |  ring.rs
-//!            +--------+-----------+---------------+-----------------+
-//! evicting   | Header | EvictHead | entries x cap | records x (c+2) |  evict.rs
-//!            +--------+-----------+---------------+-----------------+
+//!            +--------------------+--------+--------------+------+
+//! DropNewest | payloads, last..=0 | Header | stamps, 0..  | Tail |                          ring.rs
+//!            +--------------------+--------+------+-------+------+---------+-----------+
+//! evicting                        | Header | Tail | Evict | entries x cap | records.. |    evict.rs
+//!                                 +--------+------+-------+---------------+-----------+
 //! ```
 //!
 //! # Life
@@ -35,18 +35,25 @@
 mod evict;
 mod own;
 mod ring;
+mod stamp;
 mod waiter;
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
+use std::task::Waker;
 
-use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed, UnsafeCell, alloc, order};
+use crate::sync::{
+    AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, UnsafeCell, alloc, order,
+};
 
-pub(crate) use evict::EvictReader;
+pub(crate) use evict::Own as EvictOwn;
 pub(crate) use own::{Flags, Ledger, Place};
-pub(crate) use ring::{Entry, RingReader};
+pub(crate) use ring::{Found as InRing, Vacant};
+pub(crate) use stamp::Stamp;
+
+use stamp::At;
 
 /// What happens when a subscriber's buffer is full.
 ///
@@ -70,25 +77,41 @@ pub(crate) const CLOSED: u8 = 1;
 const QUIET: u8 = 1 << 1;
 const DETACHED: u8 = 1 << 2;
 
-/// What all policies have in common; what a receive reads comes first. 120 bytes.
-#[repr(C)]
+/// What every push and every receive touch. 24 bytes; aligned as the tail is.
+#[repr(C, align(8))]
 pub(crate) struct Header {
     /// Where the receiver stands; touched by it alone.
     place: UnsafeCell<Place>,
+    /// Where a ring's next payload goes; touched by the holder of the turn alone.
+    pusher: UnsafeCell<At>,
     capacity: u16,
     state: AtomicU8,
     waker_state: AtomicU8,
+    /// The entry's bit in its chunk. Set once, before the mailbox is shared.
+    bit: AtomicU8,
     /// The receiver, the topic while it is registered, and every closer.
     refs: AtomicU32,
-    /// Where the topic keeps this mailbox's entry; set once, before it is registered.
-    position: AtomicU32,
+}
+
+/// What all policies need besides, for coming, going and sleeping. 64 bytes.
+#[repr(C)]
+pub(crate) struct Tail {
     /// The receiver's waker; guarded by `waker_state` (see `waiter.rs`).
-    waker: UnsafeCell<Option<std::task::Waker>>,
+    waker: UnsafeCell<Option<Waker>>,
     /// The next mailbox in the topic's list of retired, then of swept ones.
     pub(crate) next: AtomicPtr<Header>,
+    /// The topic's chunk that this mailbox's entry is in. Set once, before the mailbox is shared.
+    home: AtomicPtr<()>,
+    /// One more than the ticket up to which pushes were ordered before the end; 0 while there is none.
+    ended_after: AtomicU64,
     /// What the receiver has accounted for; touched by it alone.
     ledger: UnsafeCell<Ledger>,
 }
+
+/// A mailbox as it stands in a topic's chunk.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Entry(Option<NonNull<Header>>);
 
 /// A counted handle to one mailbox.
 pub(crate) struct Mailbox<T> {
@@ -124,12 +147,11 @@ const EVICTING: u16 = 0x8000;
 
 impl<T> Mailbox<T> {
     /// A mailbox with two references: the caller's two handles are the receiver's and the topic's.
-    pub(crate) fn new(cells: Cells, capacity: usize) -> (Self, Self) {
-        debug_assert!((1..=MAX_CAPACITY).contains(&capacity));
-        let layout = Self::layout(cells, capacity);
-        // SAFETY: the layout is never of size zero, it begins with a `Header`.
-        let raw = unsafe { alloc::alloc(layout) };
-        let Some(header) = NonNull::new(raw.cast::<Header>()) else {
+    pub(crate) fn new(cells: Cells, capacity: u16) -> (Self, Self) {
+        debug_assert!((1..=MAX_CAPACITY).contains(&usize::from(capacity)));
+        let (layout, at) = Self::layout(cells, capacity);
+        // SAFETY: the layout is never of size zero, it contains a `Header`.
+        let Some(base) = NonNull::new(unsafe { alloc::alloc(layout) }) else {
             handle_alloc_error(layout)
         };
         let flag = if cells == Cells::Evicting {
@@ -137,25 +159,32 @@ impl<T> Mailbox<T> {
         } else {
             0
         };
-        // SAFETY: freshly allocated for a `Header` and what `layout` adds behind it.
+        // SAFETY: freshly allocated for a `Header` at this place, a `Tail` behind it, and what `layout`
+        // adds around them.
         unsafe {
+            let header = base.byte_add(at).cast::<Header>();
             header.write(Header {
                 place: UnsafeCell::new(Place::new()),
-                capacity: capacity as u16 | flag,
+                pusher: UnsafeCell::new(At::START),
+                capacity: capacity | flag,
                 state: AtomicU8::new(0),
                 waker_state: AtomicU8::new(0),
+                bit: AtomicU8::new(0),
                 refs: AtomicU32::new(2),
-                position: AtomicU32::new(0),
+            });
+            tail_ptr(header, cells, capacity).write(Tail {
                 waker: UnsafeCell::new(None),
                 next: AtomicPtr::new(std::ptr::null_mut()),
-                ledger: UnsafeCell::new(Ledger::new(capacity as u16)),
+                home: AtomicPtr::new(std::ptr::null_mut()),
+                ended_after: AtomicU64::new(0),
+                ledger: UnsafeCell::new(Ledger::new()),
             });
             match cells {
                 Cells::Ring => ring::init::<T>(header, capacity),
                 Cells::Evicting => evict::init::<T>(header, capacity),
             }
+            (Self::from_header(header), Self::from_header(header))
         }
-        (Self::from_header(header), Self::from_header(header))
     }
 
     fn from_header(header: NonNull<Header>) -> Self {
@@ -165,10 +194,15 @@ impl<T> Mailbox<T> {
         }
     }
 
-    fn layout(cells: Cells, capacity: usize) -> Layout {
+    /// The whole layout, and where the header is in it.
+    fn layout(cells: Cells, capacity: u16) -> (Layout, usize) {
+        let capacity = usize::from(capacity);
         match cells {
-            Cells::Ring => ring::layout::<T>(capacity),
-            Cells::Evicting => evict::layout::<T>(capacity),
+            Cells::Ring => {
+                let (layout, header) = ring::layout::<T>(capacity);
+                (extended::<Tail>(layout, 1).0, header)
+            }
+            Cells::Evicting => (evict::layout::<T>(capacity), 0),
         }
     }
 
@@ -192,6 +226,64 @@ impl<T> Mailbox<T> {
     #[inline(always)]
     pub(crate) fn as_ptr(&self) -> NonNull<Header> {
         self.header
+    }
+
+    pub(crate) fn tail(&self) -> &Tail {
+        // SAFETY: this handle's reference keeps the allocation alive.
+        unsafe { Header::tail(self.header) }
+    }
+
+    /// Takes the receiver's waker out, for the caller to wake. Lock-free.
+    pub(crate) fn take_waker(&self) -> Option<Waker> {
+        // SAFETY: this handle's reference keeps the mailbox alive.
+        unsafe { Header::take_waker(self.header) }
+    }
+
+    /// What the receiver has accounted for.
+    ///
+    /// # Safety
+    /// As for [`Header::place`].
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn ledger(&self) -> &mut Ledger {
+        // SAFETY: nobody but the receiver comes here, and it holds no other reference.
+        self.tail()
+            .ledger
+            .with_mut(|ledger| unsafe { &mut *ledger })
+    }
+
+    /// What the receiver of an evicting mailbox keeps besides.
+    ///
+    /// # Safety
+    /// As for [`Header::place`], and the mailbox evicts.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn evict_own(&self) -> &mut EvictOwn {
+        // SAFETY: forwarded; alive by this handle's reference.
+        unsafe { evict::own(self.header).with_mut(|own| &mut *own) }
+    }
+
+    /// As [`Mailbox::ledger`], to look only.
+    ///
+    /// # Safety
+    /// As for [`Header::peek_place`].
+    pub(crate) unsafe fn peek_ledger(&self) -> &Ledger {
+        // SAFETY: what is written here is written with the receiver borrowed exclusively.
+        self.tail().ledger.with(|ledger| unsafe { &*ledger })
+    }
+
+    /// As [`Mailbox::evict_own`], to look only.
+    ///
+    /// # Safety
+    /// As for [`Header::peek_place`], and the mailbox evicts.
+    pub(crate) unsafe fn peek_evict_own(&self) -> &EvictOwn {
+        // SAFETY: forwarded; alive by this handle's reference.
+        unsafe { evict::own(self.header).with(|own| &*own) }
+    }
+
+    /// Says where the topic keeps this mailbox's entry: the chunk, and the bit there. Before it is
+    /// registered.
+    pub(crate) fn set_home(&self, chunk: NonNull<()>, bit: u32) {
+        self.tail().home.store(chunk.as_ptr(), Relaxed);
+        self.header().bit.store(bit as u8, Relaxed);
     }
 
     #[inline(always)]
@@ -250,27 +342,134 @@ impl<T> Mailbox<T> {
     }
 }
 
+/// Where a mailbox's tail is: behind a ring's stamps, or at once.
+#[inline(always)]
+fn tail_ptr(header: NonNull<Header>, cells: Cells, capacity: u16) -> *mut Tail {
+    let stamps = match cells {
+        Cells::Ring => usize::from(capacity),
+        Cells::Evicting => 0,
+    };
+    let end = size_of::<Header>() + stamps * size_of::<AtomicU32>();
+    let base = header.as_ptr().cast::<u8>();
+    // A header is aligned for a tail as well, so rounding the offset up is enough.
+    const { assert!(align_of::<Tail>() <= align_of::<Header>()) };
+    base.wrapping_add(end.next_multiple_of(align_of::<Tail>()))
+        .cast()
+}
+
+impl Entry {
+    /// No mailbox.
+    pub(crate) const EMPTY: Self = Self(None);
+
+    /// That of a registered mailbox.
+    pub(crate) fn new(mailbox: NonNull<Header>) -> Self {
+        Self(Some(mailbox))
+    }
+
+    #[inline(always)]
+    pub(crate) fn mailbox(self) -> Option<NonNull<Header>> {
+        self.0
+    }
+
+    /// Brings what the next delivery writes towards this core.
+    #[inline(always)]
+    pub(crate) fn prefetch<T>(self) {
+        if let Some(header) = self.0 {
+            ring::prefetch::<T>(header);
+        }
+    }
+
+    /// The mailbox's cells.
+    ///
+    /// # Safety
+    /// The entry is that of a registered mailbox.
+    #[inline(always)]
+    pub(crate) unsafe fn is_evicting(self) -> bool {
+        // SAFETY: a registered entry names its mailbox, which the topic's reference keeps alive.
+        unsafe { self.0.unwrap_unchecked().as_ref() }.capacity & EVICTING != 0
+    }
+
+    /// Delivers into an evicting mailbox; see [`evict`].
+    ///
+    /// # Safety
+    /// The caller holds the turn, the entry is that of a registered evicting mailbox of `T`.
+    #[inline(never)]
+    pub(crate) unsafe fn replace<T>(self, ticket: u64, lost: u64, payload: impl FnOnce() -> T) {
+        // SAFETY: forwarded; a registered entry names its mailbox.
+        unsafe { evict::deliver(self.0.unwrap_unchecked(), ticket, lost, payload) }
+    }
+
+    /// The slot that the next payload goes to, if there is room. Wait-free.
+    ///
+    /// # Safety
+    /// The caller holds the turn, the entry is that of a registered ring.
+    #[inline(always)]
+    pub(crate) unsafe fn vacant(self) -> Option<Vacant> {
+        // SAFETY: forwarded; a registered entry names its mailbox.
+        unsafe { ring::vacant(self.0.unwrap_unchecked()) }
+    }
+
+    /// Delivers into a ring. Wait-free, and moves the payload only: nothing here can panic.
+    ///
+    /// # Safety
+    /// As for [`Entry::vacant`], which has just given `slot`; a ring of `T`.
+    #[inline(always)]
+    pub(crate) unsafe fn fill<T>(slot: Vacant, stamp: Stamp, payload: T) {
+        // SAFETY: forwarded.
+        unsafe { ring::fill(slot, stamp, payload) }
+    }
+}
+
 impl Header {
     /// For the models: every use of the mailbox by another thread happened before this.
     #[cfg(afterwrite_loom)]
-    fn assert_exclusive(&mut self) {
-        self.next.with_mut(|_| ());
-        self.refs.with_mut(|_| ());
-        self.place.with_mut(|_| ());
-        self.ledger.with_mut(|_| ());
-        self.position.with_mut(|_| ());
-        self.state.with_mut(|_| ());
-        self.waker_state.with_mut(|_| ());
-        self.waker.with_mut(|_| ());
+    unsafe fn assert_exclusive(mut this: NonNull<Self>) {
+        // SAFETY: the caller has the last reference.
+        unsafe {
+            let (cells, capacity) = this.as_ref().shape();
+            let tail = &mut *tail_ptr(this, cells, capacity);
+            tail.next.with_mut(|_| ());
+            tail.home.with_mut(|_| ());
+            tail.ended_after.with_mut(|_| ());
+            tail.ledger.with_mut(|_| ());
+            tail.waker.with_mut(|_| ());
+            let it = this.as_mut();
+            it.refs.with_mut(|_| ());
+            it.place.with_mut(|_| ());
+            it.pusher.with_mut(|_| ());
+            it.state.with_mut(|_| ());
+            it.waker_state.with_mut(|_| ());
+            it.bit.with_mut(|_| ());
+        }
     }
 
-    fn shape(&self) -> (Cells, usize) {
-        let capacity = usize::from(self.capacity & !EVICTING);
+    #[inline(always)]
+    fn shape(&self) -> (Cells, u16) {
+        let capacity = self.capacity & !EVICTING;
         if self.capacity & EVICTING != 0 {
             (Cells::Evicting, capacity)
         } else {
             (Cells::Ring, capacity)
         }
+    }
+
+    /// What lies behind a ring's stamps, or behind the header. By the mailbox's own pointer, since a
+    /// reference to the header reaches no further than the header.
+    ///
+    /// # Safety
+    /// The mailbox is alive for as long as the result is used.
+    #[inline(always)]
+    pub(crate) unsafe fn tail<'a>(this: NonNull<Self>) -> &'a Tail {
+        // SAFETY: alive, by contract; every header is made with a tail.
+        unsafe {
+            let (cells, capacity) = this.as_ref().shape();
+            &*tail_ptr(this, cells, capacity)
+        }
+    }
+
+    /// The entry's bit in its chunk.
+    pub(crate) fn bit(&self) -> u32 {
+        u32::from(self.bit.load(Relaxed))
     }
 
     /// Where the receiver stands.
@@ -284,17 +483,6 @@ impl Header {
         self.place.with_mut(|place| unsafe { &mut *place })
     }
 
-    /// What the receiver has accounted for.
-    ///
-    /// # Safety
-    /// As for [`Header::place`].
-    #[inline(always)]
-    #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn ledger(&self) -> &mut Ledger {
-        // SAFETY: nobody but the receiver comes here, and it holds no other reference.
-        self.ledger.with_mut(|ledger| unsafe { &mut *ledger })
-    }
-
     /// As [`Header::place`], to look only.
     ///
     /// # Safety
@@ -303,23 +491,21 @@ impl Header {
         // SAFETY: what is written here is written with the receiver borrowed exclusively.
         self.place.with(|place| unsafe { &*place })
     }
+}
 
-    /// As [`Header::ledger`], to look only.
-    ///
-    /// # Safety
-    /// As for [`Header::peek_place`].
-    pub(crate) unsafe fn peek_ledger(&self) -> &Ledger {
-        // SAFETY: what is written here is written with the receiver borrowed exclusively.
-        self.ledger.with(|ledger| unsafe { &*ledger })
+impl Tail {
+    /// The chunk that the mailbox's entry is in.
+    pub(crate) fn home(&self) -> *mut () {
+        self.home.load(Relaxed)
     }
 
-    /// Where the topic keeps this mailbox's entry.
-    pub(crate) fn position(&self) -> u32 {
-        self.position.load(Relaxed)
-    }
-
-    pub(crate) fn set_position(&self, position: u32) {
-        self.position.store(position, Relaxed);
+    /// Says up to which ticket pushes were ordered before the end, unless that was said before;
+    /// returns what counts.
+    pub(crate) fn end_after(&self, ticket: u64) -> u64 {
+        match (self.ended_after).compare_exchange(0, ticket + 1, Relaxed, Relaxed) {
+            Ok(_) => ticket,
+            Err(said) => said - 1,
+        }
     }
 }
 
@@ -338,9 +524,10 @@ impl<T> Drop for Mailbox<T> {
         // SAFETY: the last reference.
         #[cfg(afterwrite_loom)]
         unsafe {
-            self.header.as_mut().assert_exclusive();
+            Header::assert_exclusive(self.header);
         }
         let (cells, capacity) = self.header().shape();
+        let (layout, at) = Self::layout(cells, capacity);
         // SAFETY: the last reference. Both the receiver and the topic gave theirs up, and each set
         // its bit before that, so the payloads have been dropped. The layout is that of `new`.
         unsafe {
@@ -348,8 +535,9 @@ impl<T> Drop for Mailbox<T> {
                 Cells::Ring => ring::deinit::<T>(self.header, capacity),
                 Cells::Evicting => evict::deinit::<T>(self.header, capacity),
             }
+            tail_ptr(self.header, cells, capacity).drop_in_place();
             self.header.drop_in_place();
-            alloc::dealloc(self.header.as_ptr().cast(), Self::layout(cells, capacity));
+            alloc::dealloc(self.header.cast::<u8>().byte_sub(at).as_ptr(), layout);
         }
     }
 }
@@ -367,4 +555,19 @@ impl<T> std::fmt::Debug for Mailbox<T> {
 fn extended<U>(before: Layout, count: usize) -> (Layout, usize) {
     let array = Layout::array::<U>(count).expect("at most 32,769 cells");
     before.extend(array).expect("at most 32,769 cells")
+}
+
+#[cfg(all(test, not(afterwrite_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_push_and_a_receive_touch_is_small() {
+        assert_eq!(size_of::<Header>(), 24);
+        assert_eq!(size_of::<Tail>(), 64);
+        assert_eq!(size_of::<Entry>(), 8);
+        let bytes = |(layout, _): (Layout, usize)| layout.size();
+        let ring = bytes(Mailbox::<u64>::layout(Cells::Ring, 20));
+        assert_eq!(ring, 24 + 64 + 20 * (4 + 8));
+    }
 }

@@ -1,21 +1,20 @@
 //! What the receiver of a mailbox keeps in it.
 //!
 //! Only the receiver touches it. It lies in the mailbox, not in the receiver's handle, so that a
-//! receive finds all that it needs beside `state`, in one line, and the payload in another; a
-//! handle is then a few words that are cheap to move and lie densely.
+//! receive finds all that it needs beside the first payload; a handle is then a few words that are
+//! cheap to move and lie densely.
 
-use super::{EvictReader, RingReader};
-use crate::topic::Stamp;
+use super::stamp::At;
 
-/// Where the receiver stands: what every receive reads and writes. 16 bytes.
+/// Where the receiver stands: what every receive reads and writes. 12 bytes, at the start of a header,
+/// so that `last` is aligned all the same.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, packed(4))]
 pub(crate) struct Place {
     /// The last ticket that was accounted for.
     pub(crate) last: u64,
-    /// The stamp of the ticket after `last`.
-    pub(crate) expected: Stamp,
-    pub(crate) ring: RingReader,
+    /// Where a ring's next payload is.
+    pub(super) ring: At,
     pub(crate) flags: Flags,
 }
 
@@ -50,57 +49,33 @@ impl Flags {
     }
 }
 
-/// What became of the tickets, and what only an evicting mailbox needs. 64 bytes.
+/// What became of the tickets. 24 bytes; what only an evicting mailbox needs is with its cells.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    pub(crate) evicting: EvictReader,
-    /// Losses of the key that were accounted for (`Conflate` only).
-    pub(crate) lost: u64,
     /// The last ticket that does not count here: what was received is what is left of `last`.
     pub(crate) start: u64,
-    /// Pushes up to this ticket overlapped the registration: they may be here, and are not missed if
-    /// they are not.
-    pub(crate) overlapped: u64,
     pub(crate) missed: u64,
-    pub(crate) merged: u64,
-    pub(crate) discarded: u64,
+    /// Until the end: pushes up to this ticket overlapped the registration, so they may be here, and are
+    /// not missed if they are not. From the end on: how many the end discarded.
+    pub(crate) overlapped_or_discarded: u64,
 }
 
 impl Place {
     pub(super) fn new() -> Self {
         Self {
             last: 0,
-            expected: Stamp::of(1),
-            ring: RingReader::new(),
+            ring: At::START,
             flags: Flags::NONE,
         }
-    }
-
-    /// Moves on to a ticket.
-    #[inline]
-    pub(crate) fn stand_at(&mut self, ticket: u64) {
-        self.last = ticket;
-        self.expected = Stamp::of(ticket + 1);
-    }
-
-    /// Moves on by one ticket.
-    #[inline(always)]
-    pub(crate) fn advance(&mut self) {
-        self.last += 1;
-        self.expected = self.expected.successor();
     }
 }
 
 impl Ledger {
-    pub(super) fn new(capacity: u16) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            evicting: EvictReader::new(capacity),
-            lost: 0,
             start: 0,
-            overlapped: 0,
             missed: 0,
-            merged: 0,
-            discarded: 0,
+            overlapped_or_discarded: 0,
         }
     }
 }
@@ -111,8 +86,8 @@ mod tests {
 
     #[test]
     fn what_every_receive_touches_is_small() {
-        assert_eq!(size_of::<Place>(), 16);
-        assert_eq!(size_of::<Ledger>(), 64);
+        assert_eq!(size_of::<Place>(), 12);
+        assert_eq!(size_of::<Ledger>(), 24);
     }
 
     #[test]

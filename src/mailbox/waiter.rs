@@ -14,6 +14,7 @@
 //! the receiver. So a wake that follows a completed registration always finds the waker, and one
 //! that overlaps it makes the receiver look again.
 
+use std::ptr::NonNull;
 use std::task::Waker;
 
 use super::Header;
@@ -27,13 +28,13 @@ impl Header {
     /// Puts the receiver's waker into the cell, replacing an earlier one. Lock-free.
     ///
     /// # Safety
-    /// Called by the receiver alone.
-    pub(crate) unsafe fn register_waker(&self, waker: &Waker) {
+    /// Called by the receiver alone; the mailbox is alive.
+    pub(crate) unsafe fn register_waker(this: NonNull<Self>, waker: &Waker) {
+        // SAFETY: alive, by contract.
+        let (state, cell) = unsafe { (&this.as_ref().waker_state, &Self::tail(this).waker) };
         // A waker's clone is the user's code: it runs before the cell is taken.
         let fresh = waker.clone();
-        let taken =
-            self.waker_state
-                .compare_exchange(IDLE, REGISTERING, order::waker_register(), Relaxed);
+        let taken = state.compare_exchange(IDLE, REGISTERING, order::waker_register(), Relaxed);
         if taken.is_err() {
             // A taker is at work: what it announces may concern us. The caller comes back at once,
             // and again until the taker is done, which is a spin.
@@ -42,19 +43,13 @@ impl Header {
             return;
         }
         // SAFETY: `REGISTERING` is ours alone, takers leave the cell to us while it stands.
-        let replaced = self
-            .waker
-            .with_mut(|cell| unsafe { (*cell).replace(fresh) });
-        let released = self.waker_state.compare_exchange(
-            REGISTERING,
-            IDLE,
-            order::waker_registered(),
-            Relaxed,
-        );
+        let replaced = cell.with_mut(|cell| unsafe { (*cell).replace(fresh) });
+        let released =
+            state.compare_exchange(REGISTERING, IDLE, order::waker_registered(), Relaxed);
         if released.is_err() {
             // SAFETY: the state is `REGISTERING | WAKING`, which no taker touches: still ours.
-            let ours = self.waker.with_mut(|cell| unsafe { (*cell).take() });
-            self.waker_state.swap(IDLE, order::waker_registered());
+            let ours = cell.with_mut(|cell| unsafe { (*cell).take() });
+            state.swap(IDLE, order::waker_registered());
             if let Some(waker) = ours {
                 waker.wake();
             }
@@ -63,13 +58,20 @@ impl Header {
     }
 
     /// Takes the waker out, for the caller to wake. Lock-free.
-    pub(crate) fn take_waker(&self) -> Option<Waker> {
-        if self.waker_state.fetch_or(WAKING, order::waker_take()) != IDLE {
+    ///
+    /// # Safety
+    /// The mailbox is alive.
+    pub(crate) unsafe fn take_waker(this: NonNull<Self>) -> Option<Waker> {
+        // SAFETY: alive, by contract.
+        let state = unsafe { &this.as_ref().waker_state };
+        if state.fetch_or(WAKING, order::waker_take()) != IDLE {
             return None;
         }
+        // SAFETY: alive, by contract.
+        let cell = unsafe { &Self::tail(this).waker };
         // SAFETY: this call turned `IDLE` into `WAKING`: the cell is ours until we clear it.
-        let waker = self.waker.with_mut(|cell| unsafe { (*cell).take() });
-        self.waker_state.fetch_and(!WAKING, order::waker_taken());
+        let waker = cell.with_mut(|cell| unsafe { (*cell).take() });
+        state.fetch_and(!WAKING, order::waker_taken());
         waker
     }
 }

@@ -163,7 +163,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
                 {
                     return self.wait_for_turn(id, head, payload);
                 }
-                if let Some(waker) = mailbox.header().take_waker() {
+                if let Some(waker) = mailbox.take_waker() {
                     panics::wake(waker);
                 }
             }
@@ -173,7 +173,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
             }
             (Outcome::Lose, Delivery::First(first, mailbox)) => {
                 first.fill_once(0, None);
-                if let Some(waker) = mailbox.header().take_waker() {
+                if let Some(waker) = mailbox.take_waker() {
                     panics::wake(waker);
                 }
             }
@@ -296,7 +296,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
                 if filled.is_none() {
                     first.fill_once(0, None);
                 }
-                if let Some(waker) = mailbox.header().take_waker() {
+                if let Some(waker) = mailbox.take_waker() {
                     panics::wake(waker);
                 }
             }

@@ -7,7 +7,7 @@
 use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::NonNull;
 
-use crate::mailbox::Entry;
+use crate::mailbox::{Entry, Header, Mailbox};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering::Relaxed, UnsafeCell, alloc, order};
 
 #[cfg(not(afterwrite_loom))]
@@ -58,6 +58,8 @@ pub(super) struct Chunk {
     pub(super) waiting: AtomicU64,
     next: AtomicPtr<Chunk>,
     size: u32,
+    /// The position of its first entry.
+    pub(super) start: u32,
 }
 
 /// The chunk of one entry that every topic has in place.
@@ -70,19 +72,20 @@ pub(super) struct FirstChunk {
 impl FirstChunk {
     pub(super) fn new() -> Self {
         Self {
-            chunk: Chunk::empty(SIZES[0]),
+            chunk: Chunk::empty(0),
             entry: UnsafeCell::new(Entry::EMPTY),
         }
     }
 }
 
 impl Chunk {
-    fn empty(size: u32) -> Self {
+    fn empty(number: usize) -> Self {
         Self {
             live: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             next: AtomicPtr::new(std::ptr::null_mut()),
-            size,
+            size: size_of_chunk(number),
+            start: start_of_chunk(number),
         }
     }
 
@@ -107,7 +110,7 @@ impl Chunk {
         };
         // SAFETY: freshly allocated for a chunk and `size` entries.
         unsafe {
-            chunk.write(Chunk::empty(size));
+            chunk.write(Chunk::empty(number));
             for bit in 0..size {
                 Self::entry_ptr(chunk, bit).write(UnsafeCell::new(Entry::EMPTY));
             }
@@ -167,6 +170,26 @@ impl Chunk {
     }
 }
 
+/// Where the entry of a mailbox is that has been registered: the chunk, and the bit there.
+pub(super) fn home<T>(mailbox: &Mailbox<T>) -> (&Chunk, u32) {
+    // SAFETY: a registered mailbox's home is a chunk of its topic, and its receiver and its closers hold
+    // both.
+    let chunk = unsafe { &*mailbox.tail().home().cast::<Chunk>() };
+    (chunk, mailbox.header().bit())
+}
+
+/// The position of a mailbox's entry.
+///
+/// # Safety
+/// The mailbox is alive, and was registered with a topic that is alive.
+pub(super) unsafe fn position(mailbox: NonNull<Header>) -> u32 {
+    // SAFETY: by contract.
+    unsafe {
+        let chunk = Header::tail(mailbox).home().cast::<Chunk>();
+        (*chunk).start + mailbox.as_ref().bit()
+    }
+}
+
 #[cfg(all(test, not(afterwrite_loom)))]
 mod tests {
     use super::*;
@@ -184,9 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_sixteen_bytes_and_a_chunk_head_keeps_it_aligned() {
-        assert_eq!(size_of::<Entry>(), 16);
+    fn an_entry_is_a_word_and_a_chunk_head_keeps_it_aligned() {
+        assert_eq!(size_of::<Entry>(), 8);
         assert_eq!(size_of::<Chunk>(), 32);
-        assert_eq!(size_of::<FirstChunk>(), 48);
+        assert_eq!(size_of::<FirstChunk>(), 40);
     }
 }

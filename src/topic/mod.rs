@@ -69,7 +69,6 @@ pub(crate) use first::FirstNotice;
 pub(crate) use push::{Busy, Pushed, Walk};
 pub use receiver::Tally;
 pub(crate) use receiver::{Next, Receiver};
-pub(crate) use turn::Stamp;
 
 /// What a topic carries for the rooms above it.
 pub(crate) trait Attached {
@@ -198,7 +197,7 @@ impl<T, A: Attached> Topic<T, A> {
         } else {
             capacity
         };
-        let (mine, theirs) = Mailbox::<T>::new(cells, usize::from(capacity));
+        let (mine, theirs) = Mailbox::<T>::new(cells, capacity);
         let mut writers = topic.writers.lock();
         let swept = topic.take_swept(&mut writers);
         if topic.subscribers() >= limit {
@@ -208,18 +207,14 @@ impl<T, A: Attached> Topic<T, A> {
         }
         let position = writers.take_position(topic.first_chunk());
         topic.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
-        mine.header().set_position(position);
         let (number, bit) = chunk::locate(position);
         let chunk = writers.chunk(topic.first_chunk(), number);
+        mine.set_home(chunk.cast(), bit);
         let registered = theirs.into_raw();
         // SAFETY: the position is free, so no walk reaches the entry before the bit is set.
         unsafe { Chunk::entry(chunk, bit) }.with_mut(|entry| {
-            let fresh = match cells {
-                Cells::Ring => Entry::ring(registered, capacity),
-                Cells::Evicting => Entry::evicting(registered),
-            };
             // SAFETY: as above.
-            unsafe { *entry = fresh }
+            unsafe { *entry = Entry::new(registered) }
         });
         // Pushes complete by now leave the entry alone: their walks looked at `live` before they left,
         // and `live_set` puts this load before a look that finds the bit. Those between this and the
@@ -241,7 +236,7 @@ impl<T, A: Attached> Topic<T, A> {
         } else {
             before
         };
-        let receiver = Receiver::new(topic.clone(), mine, chunk, overflow, before, joined, lost);
+        let receiver = Receiver::new(topic.clone(), mine, overflow, before, joined, lost);
         if joined.has(SHUT) {
             // Dropping the receiver takes the registration back.
             return Err(Refused::Shut);
@@ -256,12 +251,9 @@ impl<T, A: Attached> Topic<T, A> {
         if !mailbox.close() {
             return None;
         }
-        let waker = mailbox.header().take_waker();
+        let waker = mailbox.take_waker();
         let mut writers = self.writers.lock();
-        let (number, bit) = chunk::locate(mailbox.header().position());
-        let chunk = writers.chunk(self.first_chunk(), number);
-        // SAFETY: chunks live as long as the topic.
-        let chunk = unsafe { chunk.as_ref() };
+        let (chunk, bit) = chunk::home(mailbox);
         let live = bits_without(faults::CLOSE_LEAVES_LIVE, 1 << bit);
         chunk.live.fetch_and(!live, Relaxed);
         chunk.waiting.fetch_and(!(1 << bit), Relaxed);
@@ -287,7 +279,7 @@ impl<T, A: Attached> Topic<T, A> {
                     .swap(std::ptr::null_mut(), order::retired_take())
                     .is_null());
         if quiet {
-            writers.give_back(mailbox.header().position());
+            writers.give_back(chunk.start + bit);
             self.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
         }
         let swept = self.take_swept(&mut writers);
@@ -302,19 +294,20 @@ impl<T, A: Attached> Topic<T, A> {
                 unsafe { registered.set_quiet() }
             });
         }
+        let until = mailbox.tail().end_after(turn.completed());
         if let Some(waker) = waker {
             panics::wake(waker);
         }
-        Some(turn.completed())
+        Some(until)
     }
 
     /// Adds a mailbox to one of the two lists.
     fn put(&self, list: &AtomicPtr<Header>, mailbox: NonNull<Header>, ordering: Ordering) {
         // SAFETY: the registration's reference keeps it alive while it is on a list.
-        let header = unsafe { mailbox.as_ref() };
+        let tail = unsafe { Header::tail(mailbox) };
         let mut head = list.load(Relaxed);
         loop {
-            header.next.store(head, Relaxed);
+            tail.next.store(head, Relaxed);
             match list.compare_exchange_weak(head, mailbox.as_ptr(), ordering, Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
@@ -331,10 +324,11 @@ impl<T, A: Attached> Topic<T, A> {
         let first = self.swept.swap(std::ptr::null_mut(), order::swept_take());
         let mut next = NonNull::new(first);
         while let Some(mailbox) = next {
-            // SAFETY: on the list, so the registration's reference is alive.
-            let header = unsafe { mailbox.as_ref() };
-            writers.give_back(header.position());
-            next = NonNull::new(header.next.load(Relaxed));
+            // SAFETY: on the list, so the registration's reference is alive, and it was registered in a
+            // chunk of this topic.
+            let (tail, position) = unsafe { (Header::tail(mailbox), chunk::position(mailbox)) };
+            writers.give_back(position);
+            next = NonNull::new(tail.next.load(Relaxed));
         }
         self.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
         Some(Swept {
@@ -452,7 +446,7 @@ impl<T> Drop for Swept<T> {
         while let Some(mailbox) = self.first {
             // SAFETY: the list held the registration's reference, which this takes over.
             let registered = unsafe { Mailbox::<T>::adopt(mailbox) };
-            self.first = NonNull::new(registered.header().next.load(Relaxed));
+            self.first = NonNull::new(registered.tail().next.load(Relaxed));
         }
     }
 }

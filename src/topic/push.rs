@@ -6,10 +6,10 @@ use std::ptr::NonNull;
 use super::chunk::Chunk;
 use super::faults::{LEAVE_WITHOUT_ATTENTION, planted};
 use super::sleepers::Sleepers;
-use super::turn::{ATTN, DONE, HELD, MORE, OWED, SHUT, SWEEP, Stamp, Turn};
+use super::turn::{ATTN, DONE, HELD, MORE, OWED, SHUT, SWEEP, Turn};
 use super::wakers::Wakers;
 use super::{Attached, Topic};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Entry, Header, Mailbox, Stamp};
 use crate::sync::{Ordering::Relaxed, order, panics::contain};
 
 /// Subscribers of a full chunk.
@@ -130,23 +130,18 @@ impl<T, A: Attached> Topic<T, A> {
         }
         // SAFETY: the first chunk's only entry.
         let entry = unsafe { Chunk::entry(self.first_chunk(), 0) };
-        let moved = entry.with_mut(|entry| {
-            // SAFETY: as for `Visit::deliver_to`: the entry is live, and we hold the turn.
-            let entry = unsafe { &mut *entry };
-            if entry.is_evicting() {
-                return Err(payload);
-            }
-            // SAFETY: as above; and it is a ring.
-            match unsafe { entry.vacant() } {
-                Some(slot) => {
-                    // SAFETY: as above.
-                    unsafe { entry.fill(slot, Stamp::of(ticket), payload) };
-                    Ok(())
-                }
-                None => Err(payload),
-            }
-        });
-        moved?;
+        // SAFETY: as for `Visit::deliver_to`: the entry is live, and we hold the turn.
+        let entry = entry.with(|entry| unsafe { *entry });
+        // SAFETY: as above.
+        if unsafe { entry.is_evicting() } {
+            return Err(payload);
+        }
+        // SAFETY: as above; and it is a ring.
+        match unsafe { entry.vacant() } {
+            // SAFETY: as above.
+            Some(slot) => unsafe { Entry::fill(slot, Stamp::of(ticket), payload) },
+            None => return Err(payload),
+        }
         let sleepers = (chunk.waiting.load(Relaxed) != 0).then(|| self.all_chunks());
         self.leave_after(ticket, sleepers);
         Ok(Pushed {
@@ -275,7 +270,7 @@ impl<T, A: Attached> Topic<T, A> {
         );
         while let Some(at) = next {
             // SAFETY: on the list, so the registration's reference is alive.
-            next = NonNull::new(unsafe { at.as_ref() }.next.load(Relaxed));
+            next = NonNull::new(unsafe { Header::tail(at) }.next.load(Relaxed));
             // SAFETY: as above; the reference goes on to the swept list.
             let mailbox = std::mem::ManuallyDrop::new(unsafe { Mailbox::<T>::adopt(at) });
             // A payload's drop is the user's code.
@@ -497,23 +492,22 @@ impl<'a> Visit<'a> {
     ) {
         // SAFETY: a set live bit is below the chunk's size.
         let entry = unsafe { Chunk::entry(at, bit) };
-        entry.with_mut(|entry| {
-            // SAFETY: a live entry belongs to the holder of the turn; its registration was made
-            // visible by the live bit, and lasts until a holder or a free turn says it is quiet.
-            let entry = unsafe { &mut *entry };
-            if entry.is_evicting() {
-                // SAFETY: as above.
-                unsafe { entry.replace(self.cursor.ticket, topic.lost.load(Relaxed), payload) };
-            } else {
-                // SAFETY: as above.
-                match unsafe { entry.vacant() } {
-                    // SAFETY: as above; a payload that panics comes before the slot is touched.
-                    Some(slot) => unsafe { entry.fill(slot, self.cursor.stamp, payload()) },
-                    None => self.full += 1,
-                }
+        // SAFETY: a live entry belongs to the holder of the turn; its registration was made visible
+        // by the live bit, and lasts until a holder or a free turn says it is quiet.
+        let entry = entry.with(|entry| unsafe { *entry });
+        // SAFETY: as above.
+        if unsafe { entry.is_evicting() } {
+            // SAFETY: as above.
+            unsafe { entry.replace(self.cursor.ticket, topic.lost.load(Relaxed), payload) };
+        } else {
+            // SAFETY: as above.
+            match unsafe { entry.vacant() } {
+                // SAFETY: as above; a payload that panics comes before the slot is touched.
+                Some(slot) => unsafe { Entry::fill(slot, self.cursor.stamp, payload()) },
+                None => self.full += 1,
             }
-            self.visited += 1;
-        });
+        }
+        self.visited += 1;
     }
 }
 

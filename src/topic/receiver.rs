@@ -4,14 +4,13 @@
 //! that it has reported, as a payload, as missed or as merged. A payload bears its ticket, so a gap
 //! before it is a loss; a ticket that is complete and has no payload here is one as well.
 
-use std::ptr::NonNull;
 use std::task::Waker;
 
-use super::chunk::{self, Chunk};
+use super::chunk;
 use super::faults::{self, planted};
 use super::turn::{ATTN, HELD, SHUT, Turn};
 use super::{Attached, FirstNotice, Topic};
-use crate::mailbox::{Flags, Ledger, Mailbox, Overflow, Place};
+use crate::mailbox::{EvictOwn, Flags, Header, InRing, Ledger, Mailbox, Overflow, Place};
 use crate::sync::{Arc, Ordering::Relaxed, order, panics::contain};
 
 /// What a receiver finds.
@@ -27,8 +26,8 @@ pub(crate) enum Next<T> {
 ///
 /// For a subscription that has been read to its end, or closed, `received + missed + merged +
 /// discarded` is the number of pushes and losses that were ordered after its registration, as long
-/// as no push overlapped its beginning or its end. One that a [`Closer`](crate::Closer) ended does
-/// not learn what its full buffer had missed last: that is not among the discarded.
+/// as no push overlapped its beginning or its end. One that a [`Closer`](crate::Closer) ended counts what
+/// it discarded when it is next asked for a notice, or closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Tally {
@@ -47,26 +46,21 @@ pub struct Tally {
 struct Peeked {
     ticket: u64,
     lost: u64,
+    /// Where it is, unless the mailbox evicts.
+    slot: Option<InRing>,
 }
 
-/// The one owner of a subscription's mailbox. 32 bytes: where it stands is in the mailbox.
+/// The one owner of a subscription's mailbox. 24 bytes: where it stands is in the mailbox.
 pub(crate) struct Receiver<T, A: Attached = ()> {
     mailbox: Mailbox<T>,
     topic: Arc<Topic<T, A>>,
-    chunk: NonNull<Chunk>,
     first: Option<Arc<FirstNotice<T>>>,
 }
-
-// SAFETY: the chunk pointer is to memory that the topic, which is held, owns; payloads are `Send`.
-unsafe impl<T: Send, A: Attached + Send + Sync> Send for Receiver<T, A> {}
-// SAFETY: a shared receiver gives out nothing but counts.
-unsafe impl<T: Send, A: Attached + Send + Sync> Sync for Receiver<T, A> {}
 
 impl<T, A: Attached> Receiver<T, A> {
     pub(super) fn new(
         topic: Arc<Topic<T, A>>,
         mailbox: Mailbox<T>,
-        chunk: NonNull<Chunk>,
         overflow: Overflow,
         before: Turn,
         joined: Turn,
@@ -75,11 +69,10 @@ impl<T, A: Attached> Receiver<T, A> {
         let mut receiver = Self {
             mailbox,
             topic,
-            chunk,
             first: None,
         };
         let place = receiver.place();
-        place.stand_at(before.completed());
+        place.last = before.completed();
         if overflow != Overflow::DropNewest {
             place.flags.set(Flags::EVICTING);
         }
@@ -88,8 +81,10 @@ impl<T, A: Attached> Receiver<T, A> {
         }
         let ledger = receiver.ledger();
         ledger.start = before.completed();
-        ledger.overlapped = joined.ticket();
-        ledger.lost = lost;
+        ledger.overlapped_or_discarded = joined.ticket();
+        if let Some(own) = receiver.evict_own() {
+            own.lost = lost;
+        }
         receiver
     }
 
@@ -102,7 +97,21 @@ impl<T, A: Attached> Receiver<T, A> {
     #[inline(always)]
     fn ledger(&mut self) -> &mut Ledger {
         // SAFETY: this is the receiver, borrowed for as long as the result.
-        unsafe { self.mailbox.header().ledger() }
+        unsafe { self.mailbox.ledger() }
+    }
+
+    #[inline(always)]
+    fn evict_own(&mut self) -> Option<&mut EvictOwn> {
+        // SAFETY: this is the receiver, borrowed for as long as the result, and the mailbox evicts.
+        (self.flags().has(Flags::EVICTING)).then(|| unsafe { self.mailbox.evict_own() })
+    }
+
+    /// Pushes up to this ticket overlapped the registration.
+    fn overlapped(&mut self) -> u64 {
+        match self.has_ended() {
+            true => 0,
+            false => self.ledger().overlapped_or_discarded,
+        }
     }
 
     fn flags(&self) -> Flags {
@@ -121,10 +130,21 @@ impl<T, A: Attached> Receiver<T, A> {
     pub(crate) fn tally(&self) -> Tally {
         // SAFETY: this is the receiver, borrowed; the results are copied from.
         let (place, ledger) = unsafe {
-            let header = self.mailbox.header();
-            (header.peek_place(), header.peek_ledger())
+            (
+                self.mailbox.header().peek_place(),
+                self.mailbox.peek_ledger(),
+            )
         };
-        let (missed, merged, discarded) = (ledger.missed, ledger.merged, ledger.discarded);
+        let merged = match place.flags.has(Flags::EVICTING) {
+            // SAFETY: as above, and the mailbox evicts.
+            true => unsafe { self.mailbox.peek_evict_own() }.merged,
+            false => 0,
+        };
+        let discarded = match place.flags.has(Flags::ENDED) {
+            true => ledger.overlapped_or_discarded,
+            false => 0,
+        };
+        let missed = ledger.missed;
         Tally {
             received: place.last - ledger.start - missed - merged - discarded,
             missed,
@@ -148,35 +168,34 @@ impl<T, A: Attached> Receiver<T, A> {
     #[inline(always)]
     fn peek(&mut self) -> Option<Peeked> {
         let mailbox = self.mailbox.as_ptr();
-        if self.flags().has(Flags::EVICTING) {
+        if let Some(own) = self.evict_own() {
             // SAFETY: this is the receiver, and holds the mailbox, which evicts.
-            let found = unsafe { self.ledger().evicting.peek::<T>(mailbox) };
+            let found = unsafe { own.reader.peek::<T>(mailbox) };
             return found.map(|found| Peeked {
                 ticket: found.ticket,
                 lost: found.lost,
+                slot: None,
             });
         }
         let place = self.place();
         // SAFETY: as above, but it is a ring.
-        let stamp = unsafe { place.ring.peek::<T>(mailbox) }?;
-        let ticket = if stamp == place.expected {
-            place.last + 1
-        } else {
-            stamp.ticket_after(place.last)
-        };
-        Some(Peeked { ticket, lost: 0 })
+        let found = unsafe { place.oldest(mailbox) }?;
+        Some(Peeked {
+            ticket: place.ticket_of(found),
+            lost: 0,
+            slot: Some(found),
+        })
     }
 
     /// Takes what `peek` found.
     #[inline(always)]
-    fn take(&mut self) -> T {
+    fn take(&mut self, slot: Option<InRing>) -> T {
         let mailbox = self.mailbox.as_ptr();
-        if self.flags().has(Flags::EVICTING) {
+        match slot {
             // SAFETY: this is the receiver, and `peek` has just answered.
-            unsafe { self.ledger().evicting.take(mailbox) }
-        } else {
-            // SAFETY: as above.
-            unsafe { self.place().ring.take(mailbox) }
+            Some(found) => unsafe { self.place().take(mailbox, found) },
+            // SAFETY: as above; it names a slot unless the mailbox evicts.
+            None => unsafe { self.mailbox.evict_own().reader.take(mailbox) },
         }
     }
 
@@ -188,11 +207,13 @@ impl<T, A: Attached> Receiver<T, A> {
         let place = self.place();
         if place.flags == Flags::NONE && !closed {
             // SAFETY: this is the receiver, it holds the mailbox, which is a ring without the flag.
-            let found = unsafe { place.ring.peek::<T>(mailbox) };
-            if found == Some(place.expected) {
-                place.advance();
-                // SAFETY: as above, and `peek` has just answered.
-                return Next::Changed(unsafe { place.ring.take(mailbox) });
+            let found = unsafe { place.oldest(mailbox) };
+            if let Some(found) = found
+                && place.is_next(found)
+            {
+                place.last += 1;
+                // SAFETY: as above, and `oldest` has just answered.
+                return Next::Changed(unsafe { place.take(mailbox, found) });
             }
         }
         self.next_of_any()
@@ -217,9 +238,8 @@ impl<T, A: Attached> Receiver<T, A> {
             }
             match peeked {
                 Some(found) if found.ticket == self.place().last + 1 => {
-                    let place = self.place();
-                    place.advance();
-                    return Next::Changed(self.take());
+                    self.place().last += 1;
+                    return Next::Changed(self.take(found.slot));
                 }
                 Some(found) => {
                     if let Some(missed) = self.gap_before(found) {
@@ -270,10 +290,11 @@ impl<T, A: Attached> Receiver<T, A> {
     fn account(&mut self, to: u64, missed: u64) -> Option<Next<T>> {
         let last = self.place().last;
         let visible = self.topic.blind.load(Relaxed) <= last;
-        let ledger = self.ledger();
-        ledger.merged += to - last - missed;
-        ledger.missed += missed;
-        self.place().stand_at(to);
+        if let Some(own) = self.evict_own() {
+            own.merged += to - last - missed;
+        }
+        self.ledger().missed += missed;
+        self.place().last = to;
         (missed > 0).then_some(Next::Missed { n: missed, visible })
     }
 
@@ -284,8 +305,9 @@ impl<T, A: Attached> Receiver<T, A> {
         if missed == 0 {
             return None;
         }
-        let ledger = self.ledger();
-        ledger.lost = ledger.lost.wrapping_add(missed);
+        if let Some(own) = self.evict_own() {
+            own.lost = own.lost.wrapping_add(missed);
+        }
         self.account(to, missed)
     }
 
@@ -293,13 +315,14 @@ impl<T, A: Attached> Receiver<T, A> {
     fn gap_before(&mut self, found: Peeked) -> Option<Next<T>> {
         self.pass_overlapped(found.ticket - 1);
         let gap = found.ticket - 1 - self.place().last;
-        let missed = if self.flags().has(Flags::CONFLATE) {
-            let ledger = self.ledger();
-            let lost = found.lost.saturating_sub(ledger.lost).min(gap);
-            ledger.lost = found.lost;
-            lost
-        } else {
-            gap
+        let conflates = self.flags().has(Flags::CONFLATE);
+        let missed = match self.evict_own() {
+            Some(own) if conflates => {
+                let lost = found.lost.saturating_sub(own.lost).min(gap);
+                own.lost = found.lost;
+                lost
+            }
+            _ => gap,
         };
         self.account(found.ticket - 1, missed)
     }
@@ -308,11 +331,10 @@ impl<T, A: Attached> Receiver<T, A> {
     /// not count.
     fn pass_overlapped(&mut self, to: u64) {
         let last = self.place().last;
-        let ledger = self.ledger();
-        let passed = to.min(ledger.overlapped);
+        let passed = to.min(self.overlapped());
         if passed > last {
-            ledger.start += passed - last;
-            self.place().stand_at(passed);
+            self.ledger().start += passed - last;
+            self.place().last = passed;
         }
     }
 
@@ -345,6 +367,7 @@ impl<T, A: Attached> Receiver<T, A> {
             {
                 return None;
             }
+            self.ledger().overlapped_or_discarded = 0;
             self.end();
             return Some(Next::Ended);
         }
@@ -354,13 +377,11 @@ impl<T, A: Attached> Receiver<T, A> {
     /// Makes the next push wake `waker`, then looks once more.
     pub(crate) fn next_or_wait(&mut self, waker: &Waker) -> Next<T> {
         // SAFETY: this is the receiver.
-        unsafe { self.mailbox.header().register_waker(waker) };
-        let (_, bit) = chunk::locate(self.mailbox.header().position());
-        // SAFETY: chunks live as long as the topic. A bit set after a close may belong to the
-        // entry's next owner, whom it costs a look into its waker's cell.
-        unsafe { self.chunk.as_ref() }
-            .waiting
-            .fetch_or(1 << bit, Relaxed);
+        unsafe { Header::register_waker(self.mailbox.as_ptr(), waker) };
+        // A bit set after a close may belong to the entry's next owner, whom it costs a look into its
+        // waker's cell.
+        let (chunk, bit) = chunk::home(&self.mailbox);
+        chunk.waiting.fetch_or(1 << bit, Relaxed);
         if planted(faults::SLEEP_WITHOUT_TURN) {
             return self.next();
         }
@@ -380,7 +401,7 @@ impl<T, A: Attached> Receiver<T, A> {
 
     /// Takes the waker of a wait that is given up out of its cell.
     pub(crate) fn forget_waker(&mut self) {
-        drop(self.mailbox.header().take_waker());
+        drop(self.mailbox.take_waker());
     }
 
     /// Ends the subscription, drops what it has not read, and leaves what a push under way still
@@ -390,31 +411,41 @@ impl<T, A: Attached> Receiver<T, A> {
         let until = self.topic.retire(&self.mailbox);
         if !self.has_ended() {
             self.discard();
-        }
-        if let Some(until) = until {
-            self.pass_overlapped(until);
-            // Also what was missed, and not reported before the end.
-            let last = self.place().last;
-            self.ledger().discarded += until.saturating_sub(last);
-            self.place().last = last.max(until);
+        } else if let Some(until) = until {
+            // The registry had ended; losses may have come since.
+            self.discard_up_to(until);
         }
         until.is_some()
     }
 
-    /// The registration ended: drops what is here.
+    /// The subscription ended: drops what is here, and counts what is not.
     #[cold]
     fn discard(&mut self) {
-        self.end();
+        let mut discarded = 0;
         while let Some(found) = self.peek() {
             self.pass_overlapped(found.ticket - 1);
-            let last = self.place().last;
-            self.ledger().discarded += found.ticket - last;
-            self.place().stand_at(found.ticket);
-            let payload = self.take();
+            discarded += found.ticket - self.place().last;
+            self.place().last = found.ticket;
+            let payload = self.take(found.slot);
             // Its drop is the user's code, and others are still to be dropped.
             contain(|| drop(payload));
         }
+        // Also what was missed, and not reported before the end. Whoever ended it may not have said yet
+        // which ticket that was.
+        let now = self.topic.load(order::turn_read()).completed();
+        let until = self.mailbox.tail().end_after(now);
+        self.pass_overlapped(until);
+        self.ledger().overlapped_or_discarded = discarded;
+        self.end();
+        self.discard_up_to(until);
         self.detach();
+    }
+
+    /// Counts the tickets up to `until` as discarded. After the end.
+    fn discard_up_to(&mut self, until: u64) {
+        let last = self.place().last;
+        self.ledger().overlapped_or_discarded += until.saturating_sub(last);
+        self.place().last = last.max(until);
     }
 
     /// Leaves what may still be delivered to whoever finds that nothing more can be.
@@ -426,6 +457,7 @@ impl<T, A: Attached> Receiver<T, A> {
         }
     }
 
+    /// From here on the ledger says what was discarded, and no more what overlapped.
     fn end(&mut self) {
         self.place().flags.set(Flags::ENDED);
         self.first = None;
@@ -436,8 +468,8 @@ impl<T, A: Attached> Receiver<T, A> {
 impl<T, A: Attached> Drop for Receiver<T, A> {
     fn drop(&mut self) {
         self.topic.retire(&self.mailbox);
-        if self.ledger().evicting.has_claimed() {
-            let payload = self.take();
+        if self.evict_own().is_some_and(|own| own.reader.has_claimed()) {
+            let payload = self.take(None);
             contain(|| drop(payload));
         }
         self.forget_waker();

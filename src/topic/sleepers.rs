@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 
 use super::chunk::Chunk;
 use super::wakers::Wakers;
+use crate::mailbox::Header;
 use crate::sync::{Ordering::Relaxed, order};
 
 /// Chunks whose sleepers are still to be woken.
@@ -43,7 +44,7 @@ impl Sleepers {
                     let waker = mailbox.and_then(|mailbox| {
                         // SAFETY: a live entry's mailbox is kept by the registration until it is
                         // swept.
-                        unsafe { mailbox.as_ref() }.take_waker()
+                        unsafe { Header::take_waker(mailbox) }
                     });
                     if let Some(waker) = waker {
                         wakers.push(waker);

@@ -85,43 +85,9 @@ impl Turn {
     }
 }
 
-/// A ticket as it stands in a slot: never 0, which means an empty slot.
-///
-/// 32 bits hold a ticket modulo `u32::MAX`. A receiver knows the last ticket it accounted for and
-/// takes the nearest later one, so the full number is found again unless it left more than four
-/// thousand million pushes unread; then the difference is reported by a later `Missed`, and no
-/// count is lost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stamp(pub(crate) u32);
-
-const LAP: u64 = u32::MAX as u64;
-
-impl Stamp {
-    pub(crate) const EMPTY: u32 = 0;
-
-    #[inline(always)]
-    pub(crate) fn of(ticket: u64) -> Self {
-        Self((ticket % LAP) as u32 + 1)
-    }
-
-    /// The stamp of the ticket after this one's.
-    #[inline(always)]
-    pub(crate) fn successor(self) -> Self {
-        Self(if self.0 == u32::MAX { 1 } else { self.0 + 1 })
-    }
-
-    /// The first ticket after `last` that bears this stamp.
-    #[inline(always)]
-    pub(crate) fn ticket_after(self, last: u64) -> u64 {
-        let base = (last + 1) % LAP;
-        last + 1 + (u64::from(self.0 - 1) + LAP - base) % LAP
-    }
-}
-
 #[cfg(all(test, not(afterwrite_loom)))]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn a_word_keeps_ticket_and_flags_apart() {
@@ -136,23 +102,5 @@ mod tests {
         );
         assert!(!turn.left().is_free(), "a shut topic is never free");
         assert!(turn.left().without(SHUT).is_free());
-    }
-
-    proptest! {
-        #[test]
-        fn a_stamp_gives_its_ticket_back(last in 0..1u64 << 55, ahead in 1..LAP) {
-            let ticket = last + ahead;
-            let stamp = Stamp::of(ticket);
-            prop_assert_ne!(stamp.0, Stamp::EMPTY);
-            prop_assert_eq!(stamp.ticket_after(last), ticket);
-            prop_assert_eq!(stamp.successor(), Stamp::of(ticket + 1));
-        }
-
-        #[test]
-        fn laps_meet_without_a_seam(lap in 1..1u64 << 20, offset in -3i64..3) {
-            let ticket = (lap * LAP).wrapping_add_signed(offset);
-            prop_assert_eq!(Stamp::of(ticket - 1).successor(), Stamp::of(ticket));
-            prop_assert_eq!(Stamp::of(ticket).ticket_after(ticket - 1), ticket);
-        }
     }
 }
