@@ -51,7 +51,7 @@ use crate::sync::{
 pub(crate) use evict::Own as EvictOwn;
 pub(crate) use own::{Flags, Ledger, Place};
 pub(crate) use ring::{Found as InRing, Vacant};
-pub(crate) use stamp::Stamp;
+pub(crate) use stamp::{MAX_CAPACITY, Stamp};
 
 use stamp::At;
 
@@ -82,7 +82,7 @@ const DETACHED: u8 = 1 << 2;
 pub(crate) struct Header {
     /// Where the receiver stands; touched by it alone.
     place: UnsafeCell<Place>,
-    /// Where a ring's next payload goes; touched by the holder of the turn alone.
+    /// Where a ring's last payload went; touched by the holder of the turn alone.
     pusher: UnsafeCell<At>,
     capacity: u16,
     state: AtomicU8,
@@ -141,8 +141,7 @@ impl From<Overflow> for Cells {
     }
 }
 
-/// An evicting mailbox sets the top bit of `capacity`; a ring may hold up to this many.
-pub(crate) const MAX_CAPACITY: usize = 0x7fff;
+/// An evicting mailbox sets the top bit of `capacity`.
 const EVICTING: u16 = 0x8000;
 
 impl<T> Mailbox<T> {
@@ -553,8 +552,8 @@ impl<T> std::fmt::Debug for Mailbox<T> {
 
 /// The offset of an array of `U` behind `before`, and the layout with it.
 fn extended<U>(before: Layout, count: usize) -> (Layout, usize) {
-    let array = Layout::array::<U>(count).expect("at most 32,769 cells");
-    before.extend(array).expect("at most 32,769 cells")
+    let array = Layout::array::<U>(count).expect("at most 16,386 cells");
+    before.extend(array).expect("at most 16,386 cells")
 }
 
 #[cfg(all(test, not(afterwrite_loom)))]

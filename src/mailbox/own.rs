@@ -13,7 +13,7 @@ use super::stamp::At;
 pub(crate) struct Place {
     /// The last ticket that was accounted for.
     pub(crate) last: u64,
-    /// Where a ring's next payload is.
+    /// Where a ring's last payload was taken.
     pub(super) ring: At,
     pub(crate) flags: Flags,
 }

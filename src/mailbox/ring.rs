@@ -18,13 +18,15 @@
 //!
 //! The pusher knows that the ring is empty when the slot that it filled last is: the receiver takes
 //! in order. It then begins a new *run* at slot 0, and says so by a bit of the stamp. For a receiver
-//! in run r that looks for what comes next after index i:
+//! that took from run r last, and for which i is the index after that:
 //!
 //! 1. *Slot 0 bears the other run*: the ring was empty since, so nothing older is anywhere: take it.
 //! 2. *Slot i bears run r*: no run has begun since, for that would have taken an empty ring: take it.
-//! 3. *Neither*: with no run begun, the next payload goes to slot i, which is empty; with one
-//!    begun, to slot 0, which is empty or bears the other run. Nothing has come, or what came overlaps
-//!    the two looks, and the protocol of waiting finds it.
+//! 3. *Slot i bears the other run*: a run began after the look at slot 0, and has come this far; slot 0
+//!    shows it now, since it was filled before.
+//! 4. *Neither*: with no run begun, the next payload goes to slot i, which is empty; with one
+//!    begun, to slot 0. Nothing has come, or what came overlaps the two looks, and the protocol of
+//!    waiting finds it.
 //!
 //! A second run cannot begin before the receiver has taken from the first, so one bit is enough.
 //!
@@ -51,13 +53,13 @@ pub(super) fn layout<T>(capacity: usize) -> (Layout, usize) {
     let start = payloads
         .size()
         .next_multiple_of(payloads.align().max(header.align()));
-    let before = Layout::from_size_align(start, payloads.align()).expect("32,767 payloads fit");
+    let before = Layout::from_size_align(start, payloads.align()).expect("16,384 payloads fit");
     let (layout, at) = super::extended::<Header>(before, 1);
     (super::extended::<AtomicU32>(layout, capacity).0, at)
 }
 
 fn array<U>(count: usize) -> Layout {
-    Layout::array::<U>(count).expect("at most 32,767 cells")
+    Layout::array::<U>(count).expect("at most 16,384 cells")
 }
 
 #[inline(always)]
@@ -168,21 +170,17 @@ pub(crate) struct Vacant {
 #[inline(always)]
 pub(super) unsafe fn vacant(header: NonNull<Header>) -> Option<Vacant> {
     // SAFETY: alive, by contract; only the holder of the turn touches the pusher's side.
-    let (capacity, at) = unsafe {
-        let it = header.as_ref();
-        (it.capacity, it.pusher.with(|at| *at))
-    };
+    let last = unsafe { header.as_ref().pusher.with(|at| *at) };
     // SAFETY: indices are below the capacity.
     let is_empty =
-        |index| unsafe { stamp(header, index) }.load(order::head_reload()) == Stamp::EMPTY;
-    let at = if is_empty(at.before(capacity)) {
-        At::new(0, at.run().other())
-    } else if is_empty(at.index()) {
-        at
-    } else {
-        return None;
-    };
-    Some(Vacant { header, at })
+        |at: At| unsafe { stamp(header, at.index()) }.load(order::head_reload()) == Stamp::EMPTY;
+    if is_empty(last) {
+        let at = At::first(last.run().other());
+        return Some(Vacant { header, at });
+    }
+    // SAFETY: alive, by contract. A ring's capacity bears no flag.
+    let at = last.next(unsafe { header.as_ref() }.capacity);
+    is_empty(at).then_some(Vacant { header, at })
 }
 
 /// Delivers into a ring. Wait-free, and moves the payload only: nothing here can panic.
@@ -190,7 +188,7 @@ pub(super) unsafe fn vacant(header: NonNull<Header>) -> Option<Vacant> {
 /// # Safety
 /// As for [`vacant`], which has just given `slot`, for a ring of `T`.
 #[inline(always)]
-pub(super) unsafe fn fill<T>(slot: Vacant, stamp_of_ticket: Stamp, value: T) {
+pub(super) unsafe fn fill<T>(slot: Vacant, ticket: Stamp, value: T) {
     let Vacant { header, at } = slot;
     // SAFETY: the receiver has taken what was here, which the Acquire of `vacant` saw, and it
     // looks again only after the stamp.
@@ -202,13 +200,11 @@ pub(super) unsafe fn fill<T>(slot: Vacant, stamp_of_ticket: Stamp, value: T) {
         order::stamp_publish()
     };
     // SAFETY: below the capacity, as `vacant` found it.
-    unsafe { stamp(header, at.index()) }.store(stamp_of_ticket.in_run(at.run()), published);
+    unsafe { stamp(header, at.index()) }.store(ticket.in_run(at.run()), published);
     // SAFETY: alive, by contract; only the holder of the turn touches the pusher's side.
-    unsafe {
-        let it = header.as_ref();
-        let next = At::after(at.index(), it.capacity, at.run());
-        it.pusher.with_mut(|pusher| *pusher = next);
-    }
+    unsafe { header.as_ref() }
+        .pusher
+        .with_mut(|pusher| unsafe { *pusher = at });
 }
 
 /// A payload that the receiver has found in a ring.
@@ -219,58 +215,82 @@ pub(crate) struct Found {
 }
 
 impl Place {
+    /// Takes the payload of the ticket after the last, if that is the oldest here. Wait-free.
+    ///
+    /// # Safety
+    /// The caller is the receiver of this ring of `T`, alive, and this its place.
+    #[inline(always)]
+    pub(crate) unsafe fn take_next<T>(&mut self, header: NonNull<Header>) -> Option<T> {
+        let ticket = Stamp::of(self.last + 1);
+        // SAFETY: indices are below the capacity.
+        let look = |at: At| unsafe { stamp(header, at.index()) }.load(order::stamp_take());
+        // SAFETY: a field of ours. Volatile, so that it is read as narrow as it was written: a wider load,
+        // which the compiler would make of it, has to wait until the store has reached the cache.
+        let last = unsafe { std::ptr::read_volatile(&raw const self.ring) };
+        let mut at = At::first(last.run().other());
+        if look(at) != ticket.in_run(at.run()) {
+            // SAFETY: alive, by contract. A ring's capacity bears no flag.
+            at = last.next(unsafe { header.as_ref() }.capacity);
+            if look(at) != ticket.in_run(at.run()) {
+                return None;
+            }
+        }
+        self.last += 1;
+        // SAFETY: just found, with Acquire.
+        Some(unsafe { self.take_at(header, at) })
+    }
+
     /// The oldest payload in the ring, if there is one. Wait-free.
     ///
     /// # Safety
     /// The caller is the receiver of this ring, alive, and this its place.
-    #[inline(always)]
     pub(crate) unsafe fn oldest(&self, header: NonNull<Header>) -> Option<Found> {
-        let at = self.ring;
         // SAFETY: indices are below the capacity.
-        let look = |index| unsafe { stamp(header, index) }.load(order::stamp_take());
-        let first = Stamp::from_slot(look(0)).filter(|first| first.run() != at.run());
-        let (index, stamp) = match first {
-            Some(first) => (0, first),
-            None => {
-                let stamp = Stamp::from_slot(look(at.index()))?;
-                if stamp.run() != at.run() {
-                    // A run that began after the look at slot 0 has come this far.
-                    (0, Stamp::from_slot(look(0))?)
-                } else {
-                    (at.index(), stamp)
-                }
-            }
+        let look = |at: At| {
+            let word = unsafe { stamp(header, at.index()) }.load(order::stamp_take());
+            Stamp::from_slot(word)
         };
-        Some(Found { index, stamp })
+        let of_run = |stamp: &Stamp, at: At| stamp.run() == at.run();
+        let first = At::first(self.ring.run().other());
+        if let Some(stamp) = look(first).filter(|stamp| of_run(stamp, first)) {
+            return Some(Found { index: 0, stamp });
+        }
+        // SAFETY: alive, by contract. A ring's capacity bears no flag.
+        let next = self.ring.next(unsafe { header.as_ref() }.capacity);
+        let stamp = look(next)?;
+        if of_run(&stamp, next) {
+            let index = next.index();
+            return Some(Found { index, stamp });
+        }
+        // A run that began after the look at slot 0 has come this far.
+        look(first).map(|stamp| Found { index: 0, stamp })
     }
 
-    /// Its ticket, if that is not simply the next one.
-    #[inline(always)]
+    /// The ticket of what was found.
     pub(crate) fn ticket_of(&self, found: Found) -> u64 {
         found.stamp.ticket_after(self.last)
-    }
-
-    /// Whether it bears the ticket after the last.
-    #[inline(always)]
-    pub(crate) fn is_next(&self, found: Found) -> bool {
-        found.stamp.is_of(self.last + 1)
     }
 
     /// Takes what was found. Wait-free.
     ///
     /// # Safety
     /// As for [`Place::oldest`], which has just found it, in a ring of `T`.
-    #[inline(always)]
     pub(crate) unsafe fn take<T>(&mut self, header: NonNull<Header>, found: Found) -> T {
-        let Found { index, stamp: seen } = found;
-        // SAFETY: the stamp was seen with Acquire: the payload is complete and ours to take.
-        let payload =
-            unsafe { payload::<T>(header, index) }.with(|p| unsafe { (*p).assume_init_read() });
+        // SAFETY: forwarded.
+        unsafe { self.take_at(header, At::new(found.index, found.stamp.run())) }
+    }
+
+    /// # Safety
+    /// The caller is the receiver of this ring of `T`, alive, and has seen a stamp at this index with
+    /// Acquire.
+    #[inline(always)]
+    unsafe fn take_at<T>(&mut self, header: NonNull<Header>, at: At) -> T {
+        // SAFETY: the payload is complete and ours to take.
+        let payload = unsafe { payload::<T>(header, at.index()) }
+            .with(|p| unsafe { (*p).assume_init_read() });
         // SAFETY: below the capacity.
-        unsafe { stamp(header, index) }.store(Stamp::EMPTY, order::head_release());
-        // SAFETY: alive, by contract. A ring's capacity bears no flag.
-        let capacity = unsafe { header.as_ref() }.capacity;
-        self.ring = At::after(index, capacity, seen.run());
+        unsafe { stamp(header, at.index()) }.store(Stamp::EMPTY, order::head_release());
+        self.ring = at;
         payload
     }
 }

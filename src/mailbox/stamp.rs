@@ -1,20 +1,29 @@
-//! A ticket as it stands in a slot: bit arithmetic only.
+//! A ticket as it stands in a slot, and a place in a ring: bit arithmetic only.
 //!
 //! ```text
-//!   31     30      29                    0
-//!  +------+-------+-----------------------+
-//!  | full | run   | ticket modulo 2^30    |     0: the slot is empty
-//!  +------+-------+-----------------------+
+//!            31 ...                      2     1      0
+//!           +------------------------------+-------+------+
+//!  Stamp    |     ticket modulo 2^30       |  run  | full |     0: the slot is empty
+//!           +------------------------------+-------+------+
+//!                     15 ...             2     1      0
+//!                    +---------------------+-------+------+
+//!  At                |        index        |  run  |  0   |
+//!                    +---------------------+-------+------+
 //! ```
 //!
 //! A receiver knows the last ticket it accounted for and takes the nearest later one, so the full
 //! number is found again unless it left more than a thousand million pushes unread; then the
 //! difference is reported by a later `Missed`, and no count is lost. The *run* tells whether the
-//! pusher has gone back to the ring's first slot since (see `ring.rs`).
+//! pusher has gone back to the ring's first slot since (see `ring.rs`). It is the same bit in both
+//! words, so that they are compared without a shift.
 
-const FULL: u32 = 1 << 31;
-const RUN: u32 = 1 << 30;
-const TICKET: u32 = RUN - 1;
+const FULL: u32 = 1;
+const RUN: u32 = 1 << 1;
+const SHIFT: u32 = 2;
+const TICKETS: u32 = u32::MAX >> SHIFT;
+
+/// How many slots a ring may have.
+pub(crate) const MAX_CAPACITY: usize = 1 << (u16::BITS - SHIFT);
 
 /// A ticket as it stands in a slot; never 0, which means an empty slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,14 +31,18 @@ pub(crate) struct Stamp(u32);
 
 /// One of two alternating runs through a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Run(u32);
+pub(super) struct Run(u32);
+
+/// An index into a ring, and the run it belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct At(u16);
 
 impl Stamp {
     pub(super) const EMPTY: u32 = 0;
 
     #[inline(always)]
     pub(crate) fn of(ticket: u64) -> Self {
-        Self(ticket as u32 & TICKET | FULL)
+        Self((ticket as u32) << SHIFT | FULL)
     }
 
     /// What a slot shows that is not empty.
@@ -38,10 +51,10 @@ impl Stamp {
         (word != Self::EMPTY).then_some(Self(word))
     }
 
-    /// As it stands in a slot that is filled in this run.
+    /// As it stands in a slot that is filled in this run; from [`Stamp::of`].
     #[inline(always)]
     pub(super) fn in_run(self, run: Run) -> u32 {
-        self.0 & !RUN | run.0
+        self.0 | run.0
     }
 
     #[inline(always)]
@@ -49,66 +62,50 @@ impl Stamp {
         Run(self.0 & RUN)
     }
 
-    /// Whether this is the stamp of `ticket`, in whatever run.
-    #[inline(always)]
-    pub(super) fn is_of(self, ticket: u64) -> bool {
-        self.0 & !RUN == Self::of(ticket).0
-    }
-
     /// The first ticket after `last` that bears this stamp.
     #[inline(always)]
     pub(super) fn ticket_after(self, last: u64) -> u64 {
         let next = last + 1;
-        next + u64::from(self.0.wrapping_sub(next as u32) & TICKET)
+        next + u64::from((self.0 >> SHIFT).wrapping_sub(next as u32) & TICKETS)
     }
 }
 
 impl Run {
-    /// How a run is kept beside an index of 15 bits: in the bit above.
-    const SHIFT: u32 = 15;
-
     #[inline(always)]
     pub(super) fn other(self) -> Self {
         Self(self.0 ^ RUN)
     }
 }
 
-/// An index into a ring, and the run it belongs to, in two bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct At(u16);
-
 impl At {
     pub(super) const START: Self = Self(0);
 
+    /// The first slot, in this run.
+    #[inline(always)]
+    pub(super) fn first(run: Run) -> Self {
+        Self(run.0 as u16)
+    }
+
     #[inline(always)]
     pub(super) fn new(index: u16, run: Run) -> Self {
-        Self(index | (run.0 >> Run::SHIFT) as u16)
+        Self(index << SHIFT | run.0 as u16)
     }
 
     #[inline(always)]
     pub(super) fn index(self) -> u16 {
-        self.0 & 0x7fff
+        self.0 >> SHIFT
     }
 
     #[inline(always)]
     pub(super) fn run(self) -> Run {
-        Run(u32::from(self.0 & 0x8000) << Run::SHIFT)
+        Run(u32::from(self.0) & RUN)
     }
 
-    /// The index after `index`, in a ring of so many.
+    /// The next slot of the same run, in a ring of so many.
     #[inline(always)]
-    pub(super) fn after(index: u16, capacity: u16, run: Run) -> Self {
-        let next = if index + 1 == capacity { 0 } else { index + 1 };
-        Self::new(next, run)
-    }
-
-    /// The index before this one, in a ring of so many.
-    #[inline(always)]
-    pub(super) fn before(self, capacity: u16) -> u16 {
-        match self.index() {
-            0 => capacity - 1,
-            index => index - 1,
-        }
+    pub(super) fn next(self, capacity: u16) -> Self {
+        let next = self.index() + 1;
+        Self::new(if next == capacity { 0 } else { next }, self.run())
     }
 }
 
@@ -119,16 +116,18 @@ mod tests {
 
     const LAP: u64 = 1 << 30;
 
+    fn run(other: bool) -> Run {
+        let first = At::START.run();
+        if other { first.other() } else { first }
+    }
+
     proptest! {
         #[test]
         fn a_stamp_gives_its_ticket_back(last in 0..1u64 << 55, ahead in 1..LAP, other: bool) {
             let ticket = last + ahead;
-            let run = if other { At::START.run().other() } else { At::START.run() };
-            let word = Stamp::of(ticket).in_run(run);
-            let stamp = Stamp::from_slot(word);
+            let stamp = Stamp::from_slot(Stamp::of(ticket).in_run(run(other)));
             prop_assert_eq!(stamp.map(|it| it.ticket_after(last)), Some(ticket));
-            prop_assert_eq!(stamp.map(Stamp::run), Some(run));
-            prop_assert!(stamp.is_some_and(|it| it.is_of(ticket) && !it.is_of(ticket + 1)));
+            prop_assert_eq!(stamp.map(Stamp::run), Some(run(other)));
         }
 
         #[test]
@@ -139,17 +138,25 @@ mod tests {
         }
 
         #[test]
-        fn an_index_and_its_run_are_kept_apart(index in 0..0x7fffu16, other: bool) {
-            let run = if other { At::START.run().other() } else { At::START.run() };
-            let at = At::new(index, run);
-            prop_assert_eq!((at.index(), at.run()), (index, run));
-            let after = At::after(index, 0x7fff, run);
-            prop_assert_eq!((after.before(0x7fff), after.run()), (index, run));
+        fn an_index_and_its_run_are_kept_apart(index in 0..MAX_CAPACITY as u16, other: bool) {
+            let at = At::new(index, run(other));
+            prop_assert_eq!((at.index(), at.run()), (index, run(other)));
+            let next = at.next(MAX_CAPACITY as u16);
+            let wrapped = usize::from(index) + 1 == MAX_CAPACITY;
+            prop_assert_eq!(next.index(), if wrapped { 0 } else { index + 1 });
+            prop_assert_eq!(next.run(), run(other));
         }
     }
 
     #[test]
     fn an_empty_slot_has_no_stamp() {
         assert_eq!(Stamp::from_slot(Stamp::EMPTY), None);
+    }
+
+    #[test]
+    fn the_first_slot_is_that_of_index_0() {
+        for other in [false, true] {
+            assert_eq!(At::first(run(other)), At::new(0, run(other)));
+        }
     }
 }

@@ -74,7 +74,7 @@ impl SubscribeOptions {
         self
     }
 
-    /// How many notices the buffer holds; clamped to 1..=32,767. [`Overflow::Conflate`] holds one.
+    /// How many notices the buffer holds; clamped to 1..=16,384. [`Overflow::Conflate`] holds one.
     #[must_use]
     pub const fn buffer_capacity(mut self, capacity: usize) -> Self {
         self.capacity = Some(capacity);
@@ -177,7 +177,7 @@ impl Builder {
         self
     }
 
-    /// How many notices a subscriber's buffer holds. 1 to 32,767; 20 by default.
+    /// How many notices a subscriber's buffer holds. 1 to 16,384; 20 by default.
     pub fn buffer_capacity(mut self, notices: usize) -> Self {
         self.buffer_capacity = notices;
         self

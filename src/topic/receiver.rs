@@ -207,13 +207,8 @@ impl<T, A: Attached> Receiver<T, A> {
         let place = self.place();
         if place.flags == Flags::NONE && !closed {
             // SAFETY: this is the receiver, it holds the mailbox, which is a ring without the flag.
-            let found = unsafe { place.oldest(mailbox) };
-            if let Some(found) = found
-                && place.is_next(found)
-            {
-                place.last += 1;
-                // SAFETY: as above, and `oldest` has just answered.
-                return Next::Changed(unsafe { place.take(mailbox, found) });
+            if let Some(payload) = unsafe { place.take_next(mailbox) } {
+                return Next::Changed(payload);
             }
         }
         self.next_of_any()

@@ -16,7 +16,7 @@ fn r21_nonsense_sizes_are_typed_errors() {
         ("queue_capacity", Builder::queue_capacity, 1 << 20),
         ("pending_capacity", Builder::pending_capacity, 1 << 20),
         ("pending_per_key", Builder::pending_per_key, 1 << 15),
-        ("buffer_capacity", Builder::buffer_capacity, 0x7fff),
+        ("buffer_capacity", Builder::buffer_capacity, 0x4000),
         ("max_subscribers", Builder::max_subscribers, 1 << 31),
         (
             "max_subscribers_per_key",
