@@ -33,3 +33,34 @@ pub fn passes(model: &str, fault: Option<&str>) -> bool {
     );
     passed
 }
+
+/// Asserts that each model of the table passes as it is, and fails with its fault: pairs of a fault
+/// and a model.
+#[track_caller]
+pub fn assert_killed(table: &[(&str, &str)]) {
+    let mut models: Vec<_> = table.iter().map(|(_, model)| *model).collect();
+    models.sort_unstable();
+    models.dedup();
+    for model in models {
+        assert!(passes(model, None), "{model} fails without a fault");
+    }
+    let survivors: Vec<_> = table
+        .iter()
+        .filter(|(fault, model)| passes(model, Some(fault)))
+        .collect();
+    assert!(
+        survivors.is_empty(),
+        "models let faults pass: {survivors:#?}"
+    );
+}
+
+/// Asserts that each of `faults` is in the table, and nothing else is.
+#[track_caller]
+pub fn assert_listed(table: &[(&str, &str)], faults: &[&str]) {
+    let mut listed: Vec<_> = table.iter().map(|(fault, _)| *fault).collect();
+    let mut faults = faults.to_vec();
+    listed.sort_unstable();
+    listed.dedup();
+    faults.sort_unstable();
+    assert_eq!(listed, faults, "each fault needs a model, and only those");
+}

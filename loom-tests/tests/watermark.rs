@@ -11,11 +11,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize as Unseen;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Wake, Waker};
 
 use afterwrite::{WaitFor, Watermark, watermark_models as internals};
+use afterwrite_loom_tests::{Woken, assert_killed, assert_listed, faulted, model};
 use loom::sync::atomic::AtomicU64;
 use loom::thread;
 
@@ -39,33 +39,6 @@ const KILLS: &[(&str, &str)] = &[
         "a_poller_never_sleeps_through_a_wait",
     ),
 ];
-
-fn model(f: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(2));
-    builder.check(f);
-}
-
-/// A waker that counts its calls.
-#[derive(Default)]
-struct Woken(Unseen);
-
-impl Woken {
-    fn pair() -> (Arc<Self>, Waker) {
-        let woken = Arc::new(Self::default());
-        (Arc::clone(&woken), Waker::from(woken))
-    }
-
-    fn times(&self) -> usize {
-        self.0.load(Relaxed)
-    }
-}
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Relaxed);
-    }
-}
 
 fn poll(wait: &mut WaitFor, waker: &Waker) -> Poll<()> {
     Pin::new(wait).poll(&mut Context::from_waker(waker))
@@ -293,38 +266,11 @@ fn a_poller_never_sleeps_through_a_wait() {
     });
 }
 
-/// Runs the named model in a process of its own, with a mutant or with none.
-fn passes(name: &str, mutant: Option<&str>) -> bool {
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", name])
-        .env_remove("AFTERWRITE_MUTANT");
-    if let Some(mutant) = mutant {
-        command.env("AFTERWRITE_MUTANT", mutant);
-    }
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let (passed, failed) = (
-        said.contains("test result: ok. 1 passed; 0 failed"),
-        said.contains("test result: FAILED. 0 passed; 1 failed"),
-    );
-    assert!(passed != failed, "{name} did not run as one test:\n{said}");
-    passed
-}
-
 #[test]
 fn every_mutant_is_caught() {
-    if std::env::var_os("AFTERWRITE_MUTANT").is_some() {
+    if faulted() {
         return;
     }
-    let mut listed: Vec<_> = KILLS.iter().map(|(mutant, _)| *mutant).collect();
-    let mut planted = internals::MUTANTS.to_vec();
-    listed.sort_unstable();
-    planted.sort_unstable();
-    assert_eq!(listed, planted, "each mutant needs a model, and only those");
-
-    for (mutant, name) in KILLS {
-        assert!(passes(name, None), "{name} fails without a mutant");
-        assert!(!passes(name, Some(mutant)), "{name} lets {mutant} pass");
-    }
+    assert_listed(KILLS, &internals::MUTANTS);
+    assert_killed(KILLS);
 }

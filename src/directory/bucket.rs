@@ -54,8 +54,7 @@ impl<C> Bucket<C> {
     where
         C: SnapshotCell<V>,
     {
-        #[cfg(afterwrite_loom)]
-        if crate::sync::mutant("directory.snapshot_first") {
+        if order::planted(order::SNAPSHOT_FIRST) {
             return self.publish(Some(next), Some(added));
         }
         let word = added.word();

@@ -110,7 +110,7 @@ impl<V> Graveyard<V> {
     }
 
     /// Looks again at all of the held snapshots.
-    #[cfg(any(test, afterwrite_loom))]
+    #[cfg(test)]
     pub(super) fn sweep_all(&mut self, freed: &mut Freed<V>) {
         for _ in 0..self.held.len() {
             self.look(freed);

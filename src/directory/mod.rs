@@ -261,7 +261,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     ///
     /// Writers do this as they go; only what readers held at the last writer's time is left to it.
     /// Takes each stripe's writers' lock in turn.
-    #[cfg(any(test, afterwrite_loom))]
+    #[cfg(test)]
     pub(crate) fn collect(&self) {
         for stripe in &self.stripes {
             stripe.collect();

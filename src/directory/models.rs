@@ -4,8 +4,19 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::Ordering;
 
+use super::hash::Buckets;
 use super::{Directory, KeyHash, Keyed};
 use crate::sync::{Arc, AtomicUsize};
+
+/// Every fault that can be planted into the directory; the models fail for each.
+pub fn faults() -> Vec<&'static str> {
+    super::order::faults()
+}
+
+/// Whether a key of this hash goes to the new bucket when the first one is split.
+pub(crate) fn moves_at_first_split(hash: KeyHash) -> bool {
+    hash.fingerprint().bucket(Buckets::new(2)) == 1
+}
 
 /// A value with its key, and how many rely on it.
 struct Value {

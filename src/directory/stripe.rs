@@ -191,7 +191,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
             return false;
         };
         // SAFETY: as above.
-        if !pred(unsafe { found.as_ref() }) {
+        if !pred(unsafe { found.as_ref() }) && !order::planted(order::REMOVE_UNASKED) {
             return false;
         }
         let last = bucket.publish(current.without(index), Some(fingerprint));
@@ -228,7 +228,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     }
 
     /// Frees all that was removed and is not being read.
-    #[cfg(any(test, afterwrite_loom))]
+    #[cfg(test)]
     pub(super) fn collect(&self) {
         let mut freed = Freed::new();
         self.writers.lock.lock().graveyard.sweep_all(&mut freed);
@@ -260,8 +260,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
             return;
         }
         let stay = (current.as_ref()).and_then(|now| now.filter(|it| !moves(it)));
-        #[cfg(afterwrite_loom)]
-        if crate::sync::mutant("directory.source_first") {
+        if order::planted(order::SOURCE_FIRST) {
             if let Some(last) = source.publish(stay, None) {
                 locked.graveyard.retire(last, None, freed);
             }
@@ -295,8 +294,7 @@ impl<C> Table<C> {
                     return found;
                 }
             }
-            #[cfg(afterwrite_loom)]
-            if crate::sync::mutant("directory.no_second_look") {
+            if order::planted(order::NO_SECOND_LOOK) {
                 return None;
             }
             // Acquire, although coherence alone would show the split: the next turn uses it.

@@ -6,9 +6,10 @@
 //! bit that it will see. Before it parks the shard turns an empty word into `ASLEEP` by a
 //! compare-and-swap, which fails if a bit came; who rings and finds `ASLEEP` unparks it.
 
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use super::faults::{RING_WAKES_NOBODY, planted};
+use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicU32, Ordering::Relaxed, order};
 
 /// The queue, or the refused list, has something.
@@ -38,13 +39,14 @@ impl Bell {
 
     /// Names the thread that sleeps by this bell: the caller's. Before that, nobody sleeps.
     pub(crate) fn attach(&self) {
-        self.sleeper.get_or_init(std::thread::current);
+        self.sleeper.get_or_init(thread::current);
     }
 
     /// Tells the shard to look. Lock-free; wakes its thread if that sleeps.
     pub(crate) fn ring(&self, bit: u32) {
         let before = self.bits.fetch_or(bit, order::bell_ring());
         if before & ASLEEP != 0
+            && !planted(RING_WAKES_NOBODY)
             && let Some(sleeper) = self.sleeper.get()
         {
             sleeper.unpark();
@@ -76,13 +78,13 @@ impl Bell {
         }
         while self.bits.load(Relaxed) == ASLEEP {
             match until {
-                None => std::thread::park(),
+                None => thread::park(),
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
                     if left == Duration::ZERO {
                         break;
                     }
-                    std::thread::park_timeout(left);
+                    thread::park_timeout(left);
                 }
             }
         }

@@ -1,10 +1,10 @@
 //! What a registry keeps with each key: its topic, and how far its shard and its users are with it.
 
-use crossbeam_utils::atomic::AtomicCell;
-
+use super::faults::{PIN_WHAT_GOES, planted};
 use super::inbox::Inbox;
 use super::job::Refusal;
 use crate::directory::{KeyHash, Keyed};
+use crate::sync::queue::Place;
 use crate::sync::{
     Arc, AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, order, panics,
 };
@@ -32,7 +32,7 @@ pub(crate) struct KeyState<T> {
     /// The shard's own: the number of the key's lane plus one.
     pub(crate) lane: AtomicU32,
     /// Producers that were not taken over, merged into one.
-    refused: AtomicCell<Option<Box<Refusal<T>>>>,
+    refused: Place<Box<Refusal<T>>>,
     /// Refused losses that the shard has not taken, and whether it takes any more ([`FINISHED`]).
     debt: AtomicU64,
     /// Gates that a later one took the place of.
@@ -52,7 +52,7 @@ impl<T> KeyState<T> {
             listed: AtomicBool::new(false),
             handed: AtomicU32::new(0),
             lane: AtomicU32::new(0),
-            refused: AtomicCell::new(None),
+            refused: Place::new(None),
             debt: AtomicU64::new(0),
             coalesced: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
@@ -70,7 +70,9 @@ impl<T> KeyState<T> {
     /// Pins a key that is pinned already; otherwise only the directory's lock allows it.
     pub(crate) fn try_pin(&self) -> bool {
         self.pins
-            .fetch_update(Relaxed, Relaxed, |pins| (pins > 0).then(|| pins + 1))
+            .fetch_update(Relaxed, Relaxed, |pins| {
+                (pins > 0 || planted(PIN_WHAT_GOES)).then(|| pins + 1)
+            })
             .is_ok()
     }
 

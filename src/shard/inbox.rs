@@ -22,6 +22,7 @@ use crossbeam_utils::CachePadded;
 
 use super::bell::{Bell, MAIL};
 use super::channel::Channel;
+use super::faults::{NO_LOOK_AFTER_HAND_OVER, planted};
 use super::job::{Job, Message, Refusal};
 use super::ready::ReadyList;
 use crate::sync::queue::{List, Queue};
@@ -156,11 +157,10 @@ impl<T> Inbox<T> {
             return Err(NotTaken::Full(job));
         }
         self.bell.ring(MAIL);
-        #[cfg(afterwrite_loom)]
-        if crate::sync::mutant("no_look_after_hand_over") {
-            return Ok(());
-        }
-        if self.finished.load(Relaxed) && self.reclaim(caller) > 0 {
+        if self.finished.load(Relaxed)
+            && !planted(NO_LOOK_AFTER_HAND_OVER)
+            && self.reclaim(caller) > 0
+        {
             return Err(NotTaken::Closed);
         }
         Ok(())

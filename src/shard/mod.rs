@@ -16,6 +16,7 @@
 mod bell;
 mod channel;
 mod engine;
+pub(crate) mod faults;
 mod gates;
 mod inbox;
 mod job;

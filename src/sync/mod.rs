@@ -25,7 +25,7 @@ mod imp {
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
 
-    pub(crate) use std::thread_local;
+    pub(crate) use std::{thread, thread_local};
 
     pub(crate) use parking_lot::{Mutex, MutexGuard};
 
@@ -62,6 +62,15 @@ mod imp {
     };
     pub(crate) use loom::sync::{Arc, MutexGuard};
     pub(crate) use loom::thread_local;
+
+    /// loom's threads; time does not pass in a model.
+    pub(crate) mod thread {
+        pub(crate) use loom::thread::{Thread, current, park};
+
+        pub(crate) fn park_timeout(_: std::time::Duration) {
+            park();
+        }
+    }
 
     /// loom's mutex without poisoning, as parking_lot's is.
     #[derive(Debug, Default)]

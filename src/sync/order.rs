@@ -3,7 +3,9 @@
 //! A role says which operation it orders and which operation it pairs with, so that an ordering
 //! is argued once and used by name. Under the model checker each role can be weakened from
 //! outside (`AFTERWRITE_MUTANT=<role>`, or `<role>:acquire` and `<role>:release` for the halves of
-//! an `AcqRel`), and `loom-tests` shows for each that a named model then fails.
+//! an `AcqRel`), and for each a named model in `loom-tests` then fails, but for four: of `turn_owe`,
+//! `refusal_list`, `handed_down` and `handed_read` it is said where they are why none can, and what they
+//! rest on. `loom-tests` lists all of them by name, so that a new one is not left out unnoticed.
 
 use crate::sync::Ordering;
 
@@ -121,9 +123,9 @@ roles! {
     first_read = Acquire;
 }
 
-// What these order stands behind flume's lock, crossbeam's list or crossbeam's cell, for which the
-// models have locks, or else is a read-modify-write that the checker lets see the last store: no
-// model can tell them from `Relaxed`. ThreadSanitizer and the stress tests see the real ones.
+// What the last three order stands behind crossbeam's list or its cell, for which the models have
+// locks, or else is a read-modify-write that the checker lets see the last store: no model can tell
+// them from `Relaxed`. ThreadSanitizer and the stress tests see the real ones.
 roles! {
     SHARD_ROLES:
 

@@ -2,6 +2,9 @@
 
 #[cfg(not(afterwrite_loom))]
 mod imp {
+    /// A place for one value, swapped by anyone.
+    pub(crate) type Place<M> = crossbeam_utils::atomic::AtomicCell<Option<M>>;
+
     /// A lock-free list; its users bound its length.
     pub(crate) type List<M> = crossbeam_queue::SegQueue<M>;
 
@@ -10,28 +13,16 @@ mod imp {
     pub(crate) struct Queue<M> {
         sender: flume::Sender<M>,
         receiver: flume::Receiver<M>,
-        /// Says to ThreadSanitizer what flume's lock does: it does not see std's lock when that was
-        /// contended.
-        #[cfg(afterwrite_annotated)]
-        passed: std::sync::atomic::AtomicUsize,
     }
 
     impl<M> Queue<M> {
         pub(crate) fn bounded(capacity: usize) -> Self {
             let (sender, receiver) = flume::bounded(capacity);
-            Self {
-                sender,
-                receiver,
-                #[cfg(afterwrite_annotated)]
-                passed: Default::default(),
-            }
+            Self { sender, receiver }
         }
 
         /// Takes flume's short lock, and never waits for room.
         pub(crate) fn try_send(&self, message: M) -> Result<(), M> {
-            #[cfg(afterwrite_annotated)]
-            self.passed
-                .fetch_add(1, std::sync::atomic::Ordering::Release);
             self.sender
                 .try_send(message)
                 .map_err(flume::TrySendError::into_inner)
@@ -39,11 +30,7 @@ mod imp {
 
         /// Takes everything out under one lock, in order.
         pub(crate) fn drain(&self) -> impl Iterator<Item = M> {
-            let all = self.receiver.drain();
-            #[cfg(afterwrite_annotated)]
-            self.passed
-                .fetch_add(1, std::sync::atomic::Ordering::Acquire);
-            all
+            self.receiver.drain()
         }
     }
 }
@@ -54,7 +41,25 @@ mod imp {
 
     use crate::sync::Mutex;
 
-    /// crossbeam knows no loom either.
+    /// crossbeam knows no loom: a locked place.
+    #[derive(Debug)]
+    pub(crate) struct Place<M>(Mutex<Option<M>>);
+
+    impl<M> Place<M> {
+        pub(crate) fn new(value: Option<M>) -> Self {
+            Self(Mutex::new(value))
+        }
+
+        pub(crate) fn swap(&self, value: Option<M>) -> Option<M> {
+            std::mem::replace(&mut *self.0.lock(), value)
+        }
+
+        pub(crate) fn take(&self) -> Option<M> {
+            self.swap(None)
+        }
+    }
+
+    /// As for a place.
     #[derive(Debug)]
     pub(crate) struct List<M>(Mutex<VecDeque<M>>);
 
@@ -106,4 +111,4 @@ mod imp {
     }
 }
 
-pub(crate) use imp::{List, Queue};
+pub(crate) use imp::{List, Place, Queue};

@@ -63,6 +63,9 @@ pub use token::{Stamp, Token, View};
 pub use word::Coherence;
 
 pub(crate) use clock::{Clock, nanos};
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+pub use planted::FAULTS;
 pub(crate) use planted::planted;
 pub(crate) use token::Mark;
 
