@@ -2,14 +2,14 @@
 //!
 //! - `-- --record` writes the figures of this machine and compiler as the new limits.
 //! - `-- --prove` plants slowdowns, and fails unless each part of the gate sees them.
-//! - `-- --only instructions` (or `ratios`, `allocations`) runs one part.
+//! - `-- --only instructions` (or `growth`, `ratios`, `allocations`) runs one part.
 //! - `AFTERWRITE_PLANTED_SLOWDOWN=5` plants 5 % into what is measured: the gate must fail.
 
 use std::process::ExitCode;
 
 use afterwrite_benches::alloc::Counting;
 use afterwrite_benches::gate::ratios::Plant;
-use afterwrite_benches::gate::{Finding, allocations, instructions, ratios};
+use afterwrite_benches::gate::{Finding, allocations, growth, instructions, ratios};
 use afterwrite_benches::plant;
 
 #[global_allocator]
@@ -69,6 +69,15 @@ fn run(options: &Options) -> Result<bool, String> {
             Ok(findings) => good &= report("instructions", &findings, options.prove),
             Err(error) if error.contains("not installed") => {
                 println!("\ninstructions: not counted, {error}. The other two parts still gate.");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if wanted("growth") && !options.record {
+        match growth::check(HELPER, options.prove.then_some(2.5)) {
+            Ok(findings) => good &= report("growth", &findings, options.prove),
+            Err(error) if error.contains("not installed") => {
+                println!("\ngrowth: not counted, {error}.");
             }
             Err(error) => return Err(error),
         }

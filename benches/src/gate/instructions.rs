@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::Finding;
 use super::limits::Limits;
-use super::paths::{PATHS, Path};
+use super::paths::{self, PATHS, Path};
 
 /// A figure may exceed its limit by this share.
 const TOLERANCE: f64 = 0.005;
@@ -86,9 +86,9 @@ fn count(helper: &str, path: &Path, planted: f64) -> Result<f64, String> {
     Ok((twice as f64 - once as f64) / path.operations as f64)
 }
 
-fn run(helper: &str, path: &Path, operations: u64, planted: f64) -> Result<u64, String> {
-    let index = PATHS
-        .iter()
+/// Instructions of so many operations.
+pub(super) fn run(helper: &str, path: &Path, operations: u64, planted: f64) -> Result<u64, String> {
+    let index = paths::all()
         .position(|other| other.name == path.name)
         .unwrap_or_default();
     let out = std::env::temp_dir().join(format!(

@@ -160,6 +160,39 @@ pub const PATHS: &[Path] = &[
     },
 ];
 
+/// Paths among few and among many, in pairs: see [`growth`](super::growth).
+pub const GROWTH: &[[Path; 2]] = &[
+    [
+        Path {
+            name: "churn_keys n=1000",
+            operations: 512,
+            prepare: || churn(1_000, true),
+        },
+        Path {
+            name: "churn_keys n=1000000",
+            operations: 512,
+            prepare: || churn(1_000_000, true),
+        },
+    ],
+    [
+        Path {
+            name: "churn_hot n=1000",
+            operations: 512,
+            prepare: || churn_hot(1_000),
+        },
+        Path {
+            name: "churn_hot n=1000000",
+            operations: 512,
+            prepare: || churn_hot(1_000_000),
+        },
+    ],
+];
+
+/// Every path, of either kind.
+pub fn all() -> impl Iterator<Item = &'static Path> {
+    PATHS.iter().chain(GROWTH.iter().flatten())
+}
+
 fn registry(keys: usize) -> (Registry<u64>, Vec<afterwrite::Subscription<u64>>) {
     let registry = Registry::builder()
         .workers(1)
@@ -181,6 +214,25 @@ fn fanout(n: usize) -> Box<dyn FnMut()> {
         value += 1;
         system.push(black_box(value));
         assert_eq!(black_box(system.receive()), (value * n as u64, n));
+    })
+}
+
+/// Among `n` subscribers of one key, with a fifth as many places free between them, one after another
+/// from anywhere leaves and another comes.
+fn churn_hot(n: usize) -> Box<dyn FnMut()> {
+    let (registry, _) = registry(0);
+    let come = move || registry.subscribe("hot").expect("there is no cap");
+    let places = n + n / 4;
+    let standing: Vec<_> = (0..places).map(|_| come()).collect();
+    let mut standing: Vec<_> = standing
+        .into_iter()
+        .enumerate()
+        .filter_map(|(at, one)| (at % 5 != 0).then_some(one))
+        .collect();
+    let mut random = input::Random::new(1);
+    Box::new(move || {
+        let at = random.below(standing.len());
+        standing[at] = come();
     })
 }
 
