@@ -18,14 +18,14 @@ use support::record::{Recorder, Seen};
 /// Behaviours, each run on each kind of bus.
 macro_rules! behaviours {
     ($($name:ident)*) => {
-        mod local {
+        mod i10_local {
             $(#[test] fn $name() { super::$name(&super::rigs::Local::new()); })*
         }
-        mod chaos {
+        mod i10_chaos {
             $(#[test] fn $name() { super::$name(&super::rigs::Chaos::new()); })*
         }
         #[cfg(feature = "nats")]
-        mod nats {
+        mod i10_nats {
             $(#[test] fn $name() { super::$name(&super::nats_rig::Nats::new()); })*
         }
     };
