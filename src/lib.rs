@@ -35,7 +35,8 @@
 //!
 //! - **No loss is silent.** A full buffer, a full queue, a gate that expires and a producer that panics all
 //!   reach the subscriber as [`Notice::Missed`], unless [`Expiry::Skip`] asks for silence on expiry.
-//! - **A push takes no lock** and allocates nothing; a slow subscriber slows neither it nor others.
+//! - **A push takes no lock** and, but for a thread's first, allocates nothing; a slow subscriber slows
+//!   neither it nor others.
 //! - **A key that waits delays no other key**, also on the same thread.
 //! - **A close never races a send.** A push that begins after a close touches nothing; every payload is
 //!   dropped exactly once.

@@ -55,8 +55,8 @@
 //! # The watermark
 //!
 //! A position, those who wait for it in order, and the least position that anyone waits for. An
-//! [`advance`] that reaches nobody is one read-modify-write and one load. One that does wakes those who
-//! are due, outside its lock: a gate's waker lists the gate with its shard and rings it.
+//! [`advance`] that reaches nobody is two loads and a read-modify-write of one cache line. One that does
+//! wakes those who are due, outside its lock: a gate's waker lists the gate with its shard and rings it.
 //!
 //! # A notice, from commit to receiver
 //!

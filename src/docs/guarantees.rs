@@ -25,7 +25,7 @@
 //! | R9 | A gate that expires is reported to the [`Observer`], and as `Missed` with `visible: false`, or not at all with [`Expiry::Skip`] |
 //! | R10 | Gated pushes of one key happen in the order of their submits, if of two submits one had returned before the other was called |
 //! | R11 | A key that waits delays no other key, also on the same shard; nor does an asynchronous read that hangs. A synchronous producer that blocks holds up its own shard |
-//! | R12 | Queues, waiting gates of a shard and of a key are bounded: [`queue_capacity`], [`pending_capacity`], [`pending_per_key`]. Beyond, [`QueueFull`], and R4 |
+//! | R12 | Jobs handed over to a shard are bounded by [`queue_capacity`], gates that wait there by [`pending_capacity`], and those of one key by [`pending_per_key`]. Beyond, [`QueueFull`], and R4: each key keeps one refused gate besides, which waits as well. Memory grows with the keys, never with the submits |
 //! | R13 | [`publish`] pushes at once, on the calling thread; all subscribers of a key see its pushes in one order. If another push of the key is under way its shard gets the payload. No thread waits for another |
 //! | R23 | With [`coalesce`], a key keeps one waiting gate beside its head: the newest producer, the highest position, the oldest deadline |
 //! | R24 | [`submit_batch`] makes one hand-over for each shard and keeps the order within a key |
@@ -34,7 +34,7 @@
 //!
 //! | | promise |
 //! |---|---|
-//! | R14 | A push takes no lock, and neither allocates nor frees the registry's memory; what the payload's own clone and drop do is the user's. Subscribing and unsubscribing lock only each other |
+//! | R14 | A push takes no lock, and neither allocates nor frees the registry's memory, but for a thread's [first](super::limitations#not-promised); what the payload's own clone and drop do is the user's. Subscribing and unsubscribing lock only each other. Among a million subscribers, of one key or of as many, they take at most twice the instructions that they take among a thousand |
 //! | R15 | Whatever the interleaving: no send after a close, no lost wake-up, no lost subscriber, no double drop, no leak |
 //! | R18 | [`close`] cancels waiting gates, reports jobs that never started as `Missed`, waits for the shards, except on one of them. Dropping the last [`Registry`] closes without waiting. No job is stranded by a close that it overlaps. A stream ends once it is drained |
 //! | R22 | A panic in a producer, observer, waker or a payload's clone is caught, counted and reported; the shard lives on. Needs `panic = "unwind"` |
@@ -52,7 +52,7 @@
 //! | | promise |
 //! |---|---|
 //! | W1 | A [`Watermark`] only grows; smaller values are ignored |
-//! | W2 | [`submit_at`] is pushed as soon as the position is reached; nothing polls. [`advance`] is one read-modify-write and one load when nobody is due, and wakes outside any lock |
+//! | W2 | [`submit_at`] is pushed as soon as the position is reached; nothing polls. [`advance`] is two loads and a read-modify-write of one cache line when nobody is due, and wakes outside any lock |
 //! | W3 | [`wait_for`] and [`wait_for_timeout`]: read your writes in a request handler |
 //! | W4 | Order, budget, expiry and isolation are those of any gate |
 //! | W5 | [`follow`] reads the position for all who wait, only while somebody does |

@@ -96,7 +96,8 @@ impl Watermark {
     /// of order or twice, by any number of threads. Call it when the view *shows* the position,
     /// that is after its commit.
     ///
-    /// With nobody due this is one read-modify-write and one load, however many wait further on.
+    /// With nobody due this is two loads and a read-modify-write of one cache line, however many wait
+    /// further on.
     /// Those who are due are woken on the calling thread, lowest position first, outside any lock:
     /// a waker may advance, register and deregister in its turn (an `advance` from a waker runs
     /// nested). One that panics is caught, counted in [`waker_panics`](Self::waker_panics), and
