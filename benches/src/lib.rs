@@ -32,4 +32,5 @@ pub mod rivals;
 pub mod rounds;
 pub mod service;
 pub mod waits;
+pub mod wire;
 pub mod workload;

@@ -6,10 +6,10 @@ use super::table::Table;
 use crate::rounds::{bounds, interleave, median};
 use crate::service::{self, Settings};
 use crate::workload::{self, Workload};
-use crate::{invalidation, memory, waits};
+use crate::{invalidation, memory, waits, wire};
 
 /// The sections.
-pub const SECTIONS: [&str; 4] = ["loops", "waits", "memory", "service"];
+pub const SECTIONS: [&str; 5] = ["loops", "waits", "wire", "memory", "service"];
 
 type Build = (fn(usize) -> Workload, &'static [usize]);
 
@@ -48,6 +48,7 @@ pub fn section(name: &str) -> Result<(), String> {
     let table = match name {
         "loops" => loops(),
         "waits" => waiting(),
+        "wire" => wiring(),
         "memory" => memory_table()?,
         "service" => serving(),
         _ => {
@@ -106,6 +107,48 @@ fn waiting() -> Table {
             format!("{:.2}", row.p99 as f64 / 1e3),
             row.waits.to_string(),
         ]
+    }));
+    table
+}
+
+fn wiring() -> Table {
+    /// Pairs of turns.
+    const PAIRS: usize = 24;
+    let columns = [
+        "workload",
+        "contender",
+        "figure",
+        "unit",
+        "to bare",
+        "low",
+        "high",
+        "least pair",
+        "greatest pair",
+        "to its like",
+        "must",
+        "",
+    ];
+    let mut table = Table::new(&columns);
+    let rows = wire::rows(PAIRS);
+    table.rows.extend(rows.iter().map(|row| {
+        let mut cells = vec![
+            row.workload.to_owned(),
+            row.contender.to_owned(),
+            format!("{:.1}", row.figure),
+            row.unit.to_owned(),
+        ];
+        let ratios = row.ratio.iter().chain(&row.spread);
+        cells.extend(ratios.map(|ratio| format!("{ratio:.3}")));
+        let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
+        cells.push(or_dash(row.like.map(|like| format!("{like:.3}"))));
+        let must = or_dash(row.must.map(|must| must.to_string()));
+        let verdict = if row.misses() {
+            "**must not reached**"
+        } else {
+            ""
+        };
+        cells.extend([must, verdict.to_owned()]);
+        cells
     }));
     table
 }
