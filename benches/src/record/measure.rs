@@ -6,10 +6,17 @@ use super::table::Table;
 use crate::rounds::{bounds, interleave, median};
 use crate::service::{self, Settings};
 use crate::workload::{self, Workload};
-use crate::{invalidation, memory, waits, wire};
+use crate::{invalidation, memory, waits};
 
 /// The sections.
-pub const SECTIONS: [&str; 5] = ["loops", "waits", "wire", "memory", "service"];
+pub const SECTIONS: &[&str] = &[
+    "loops",
+    "waits",
+    #[cfg(feature = "wire")]
+    "wire",
+    "memory",
+    "service",
+];
 
 type Build = (fn(usize) -> Workload, &'static [usize]);
 
@@ -48,7 +55,10 @@ pub fn section(name: &str) -> Result<(), String> {
     let table = match name {
         "loops" => loops(),
         "waits" => waiting(),
+        #[cfg(feature = "wire")]
         "wire" => wiring(),
+        #[cfg(not(feature = "wire"))]
+        "wire" => return Err("the section wire needs `--features wire`".to_owned()),
         "memory" => memory_table()?,
         "service" => serving(),
         _ => {
@@ -111,7 +121,10 @@ fn waiting() -> Table {
     table
 }
 
+#[cfg(feature = "wire")]
 fn wiring() -> Table {
+    use crate::wire;
+
     /// Pairs of turns.
     const PAIRS: usize = 24;
     let columns = [
