@@ -14,7 +14,7 @@ use afterwrite::invalidation::coherent::Coherent;
 use afterwrite::invalidation::fence::Coherence;
 use afterwrite::invalidation::subject::Entity;
 use afterwrite::invalidation::{
-    ConfirmError, EmitError, Emitted, Farewell, Invalidator, StartError, Why,
+    ConfirmError, EmitError, Emitted, Farewell, Invalidator, StartError, WatchError, Why,
 };
 use support::{LONG, Seen, block_on, entity, eventually, nap, pair, quick, recorder};
 
@@ -136,6 +136,42 @@ fn i2_a_confirmed_emit_came_back() {
     pair.writer.close_blocking(LONG);
     let closed = block_on(pair.writer.emit_confirmed(&entity(), "4"));
     assert_eq!(closed, Err(ConfirmError::Emit(EmitError::Closed)));
+}
+
+#[test]
+fn i2_a_node_that_only_writes_is_heard_and_hears_beats_alone() {
+    let bus = LocalBus::new();
+    let writer = Invalidator::new(bus.clone(), quick("writer").write_only(true)).unwrap();
+    let reader = Invalidator::new(bus.clone(), quick("reader")).unwrap();
+    let (seen, tell) = recorder();
+    let watch = reader.watch(&entity(), tell).unwrap();
+    // Its clock is understood, so it has heard the reader's beats and answered them.
+    eventually("the reader is coherent", || {
+        watch.coherence() == Coherence::Coherent
+    });
+    while seen.try_next().is_some() {}
+    assert_eq!(writer.emit(&entity(), "1"), Ok(Emitted::Sent));
+    assert_eq!(seen.next(LONG), "1");
+    assert_eq!(
+        writer.emit_batch(&entity(), ["2", "3"], None),
+        Ok(Emitted::Sent)
+    );
+    assert_eq!(seen.next(LONG), "2");
+    assert_eq!(seen.next(LONG), "3");
+    let confirmed = block_on(writer.emit_confirmed(&entity(), "4"));
+    assert_eq!(confirmed, Err(ConfirmError::Unconfirmable));
+    assert_eq!(seen.next(LONG), "4");
+    let refused = writer.watch(&entity(), |_: Invalidation<'_>| {});
+    assert_eq!(refused.err(), Some(WatchError::WriteOnly));
+    let refused = writer.watch_all(|_, _| {});
+    assert_eq!(refused.err(), Some(WatchError::WriteOnly));
+    // Nothing was missed, and nothing will be.
+    assert_eq!(writer.close_blocking(LONG), Farewell::Said);
+    eventually("its goodbye was heard", || {
+        reader.suspects(&entity()).is_empty()
+    });
+    assert_eq!(reader.stats().gaps, 0);
+    assert_eq!(watch.coherence(), Coherence::Coherent);
 }
 
 #[test]

@@ -32,4 +32,6 @@ pub mod rivals;
 pub mod rounds;
 pub mod service;
 pub mod waits;
+#[cfg(feature = "wire")]
+pub mod wire;
 pub mod workload;

@@ -22,7 +22,7 @@
 //! | | [`Publisher::publish`] | [`Bus::subscribe`] | the inbox runs on |
 //! |---|---|---|---|
 //! | [`LocalBus`] | short locks | starts a thread | the subscription's own thread |
-//! | `NatsBus` | the client's queue, allocates | the client's queue | the bus's runtime |
+//! | `NatsBus` | short lock, copies | the client's queue | the bus's runtime |
 //! | [`ChaosBus`] | short lock | short lock | the thread that steps the network |
 //!
 

@@ -139,7 +139,10 @@ impl Invalidator {
             outbox: Outbox::new(settings.outbox_rules(), incarnation, now, own),
             wire: bus.publisher(),
         };
-        let everything = settings.prefix.everything();
+        let wanted = match settings.write_only {
+            true => settings.prefix.beats(),
+            false => settings.prefix.everything(),
+        };
         let inner = Arc::new(Inner {
             settings,
             clock,
@@ -157,7 +160,7 @@ impl Invalidator {
                 }
             }
         };
-        let subscription = bus.subscribe(&everything, Box::new(inbox))?;
+        let subscription = bus.subscribe(&wanted, Box::new(inbox))?;
         let handle = Handle {
             inner: inner.clone(),
             subscription: Mutex::new(Some(subscription)),

@@ -56,5 +56,5 @@ pub use writing::Writing;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use super::frame::fuzz as frame;
+    pub use super::frame::mirror as frame;
 }

@@ -41,6 +41,7 @@ pub struct Settings {
     pub(crate) max_age: Option<Duration>,
     pub(crate) plain_peers: bool,
     pub(crate) read_only: bool,
+    pub(crate) write_only: bool,
     pub(crate) expect: Vec<String>,
     pub(crate) outbox: usize,
     pub(crate) watch_queue: usize,
@@ -64,6 +65,7 @@ impl Settings {
             max_age: None,
             plain_peers: true,
             read_only: false,
+            write_only: false,
             expect: Vec::new(),
             outbox: 65_536,
             watch_queue: 65_536,
@@ -158,6 +160,16 @@ impl Settings {
         self
     }
 
+    /// This node never watches: it asks the bus for beats alone (`<prefix>.%-c.*`), not for all that the
+    /// others write, nor for its own frames, with which it could do nothing. For services that write and
+    /// cache nothing: each of their frames then has one delivery less, and none comes back while the
+    /// next is sent. Its emits cannot be [confirmed](super::Invalidator::emit_confirmed). `false` by default.
+    #[must_use]
+    pub const fn write_only(mut self, write_only: bool) -> Self {
+        self.write_only = write_only;
+        self
+    }
+
     /// Names of publishers without which nothing is coherent, so that what they emit counts even
     /// before they were first heard.
     #[must_use]
@@ -225,6 +237,9 @@ impl Settings {
         count("watch_queue", self.watch_queue, 1 << 24)?;
         count("max_publishers", self.max_publishers, 1 << 16)?;
         count("max_entities", self.max_entities, 1 << 13)?;
+        if self.read_only && self.write_only {
+            return Err(SettingsError::Idle);
+        }
         for name in std::iter::once(&self.name).chain(&self.expect) {
             if name.is_empty() || name.len() > MAX_NAME {
                 return Err(SettingsError::Name {
@@ -336,6 +351,9 @@ pub enum SettingsError {
         /// What it may be at most.
         most: usize,
     },
+    /// A node that neither emits nor watches has nothing to do.
+    #[error("a node cannot be read-only and write-only")]
+    Idle,
     /// A name, this node's or an expected one, is empty or too long.
     #[error("a name of {len} bytes; it has to have between 1 and {max}")]
     Name {
@@ -366,6 +384,7 @@ mod tests {
             | SettingsError::TooLong { what, .. }
             | SettingsError::Count { what, .. } => what,
             SettingsError::Name { .. } => "name",
+            SettingsError::Idle => "idle",
         };
         assert_eq!(what(base().beat(zero)), "beat");
         assert_eq!(what(base().beat(Duration::MAX)), "beat");
@@ -380,6 +399,7 @@ mod tests {
         assert_eq!(what(base().max_publishers(0)), "max_publishers");
         assert_eq!(what(base().max_entities(1 << 20)), "max_entities");
         assert_eq!(what(Settings::new("")), "name");
+        assert_eq!(what(base().read_only(true).write_only(true)), "idle");
         assert_eq!(what(base().expect(["x".repeat(129)])), "name");
     }
 }

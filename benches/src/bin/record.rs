@@ -1,6 +1,6 @@
 //! `cargo run --release -p afterwrite-benches --bin record [section ...]`: measures the sections (all,
 //! if none is named; `page` alone measures nothing) and writes `docs/BENCHMARKS.md` and
-//! `docs/growth.svg`.
+//! `docs/growth.svg`. The section `wire` needs `--features wire` and a nats-server.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,10 @@ static COUNTING: Counting = Counting;
 fn main() -> ExitCode {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     if wanted.is_empty() {
-        wanted = measure::SECTIONS.map(str::to_owned).to_vec();
+        wanted = measure::SECTIONS
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect();
     }
     let made = wanted
         .iter()

@@ -9,7 +9,14 @@ use crate::workload::{self, Workload};
 use crate::{invalidation, memory, waits};
 
 /// The sections.
-pub const SECTIONS: [&str; 4] = ["loops", "waits", "memory", "service"];
+pub const SECTIONS: &[&str] = &[
+    "loops",
+    "waits",
+    #[cfg(feature = "wire")]
+    "wire",
+    "memory",
+    "service",
+];
 
 type Build = (fn(usize) -> Workload, &'static [usize]);
 
@@ -48,6 +55,10 @@ pub fn section(name: &str) -> Result<(), String> {
     let table = match name {
         "loops" => loops(),
         "waits" => waiting(),
+        #[cfg(feature = "wire")]
+        "wire" => wiring(),
+        #[cfg(not(feature = "wire"))]
+        "wire" => return Err("the section wire needs `--features wire`".to_owned()),
         "memory" => memory_table()?,
         "service" => serving(),
         _ => {
@@ -106,6 +117,51 @@ fn waiting() -> Table {
             format!("{:.2}", row.p99 as f64 / 1e3),
             row.waits.to_string(),
         ]
+    }));
+    table
+}
+
+#[cfg(feature = "wire")]
+fn wiring() -> Table {
+    use crate::wire;
+
+    /// Pairs of turns.
+    const PAIRS: usize = 24;
+    let columns = [
+        "workload",
+        "contender",
+        "figure",
+        "unit",
+        "to bare",
+        "low",
+        "high",
+        "least pair",
+        "greatest pair",
+        "to its like",
+        "must",
+        "",
+    ];
+    let mut table = Table::new(&columns);
+    let rows = wire::rows(PAIRS);
+    table.rows.extend(rows.iter().map(|row| {
+        let mut cells = vec![
+            row.workload.to_owned(),
+            row.contender.to_owned(),
+            format!("{:.1}", row.figure),
+            row.unit.to_owned(),
+        ];
+        let ratios = row.ratio.iter().chain(&row.spread);
+        cells.extend(ratios.map(|ratio| format!("{ratio:.3}")));
+        let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
+        cells.push(or_dash(row.like.map(|like| format!("{like:.3}"))));
+        let must = or_dash(row.must.map(|must| must.to_string()));
+        let verdict = if row.misses() {
+            "**must not reached**"
+        } else {
+            ""
+        };
+        cells.extend([must, verdict.to_owned()]);
+        cells
     }));
     table
 }

@@ -213,6 +213,21 @@ pub fn write() -> Result<(), String> {
         );
         page.push_str(&table.markdown());
     }
+    if let Some(table) = section("wire") {
+        heading(
+            &mut page,
+            "Over the wire",
+            "Two nodes over one nats-server on the loopback, beside async-nats with nothing around it: no numbers, no \
+             beats, no notice of losses. Each contender has its turn in every round; `to bare` is the median of the \
+             rounds' ratios to the first, which is the bare client at its best, with the bootstrap's 95 % bounds and the \
+             extremes. `to its like`: to the bare client that also gets back what it sends, unless ours is write-only, and \
+             that also has its connection on another thread, where ours has. In `emit_rate` the bare client's task gives way \
+             as tokio's budget has it, after 128 messages; ours, on a runtime, after 1,024 emits, since an emit awaits \
+             nothing.",
+            &table,
+        );
+        page.push_str(&table.markdown());
+    }
     if let Some(table) = section("service") {
         heading(
             &mut page,

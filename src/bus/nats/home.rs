@@ -1,11 +1,14 @@
 //! Where the bus's tasks run: on a thread of its own, or on the caller's runtime.
 
 use std::io;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
+
+use super::courier::Tray;
 
 /// How long a closing bus tries to write out what was published, before its thread ends.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -47,12 +50,15 @@ impl Home {
         &self.handle
     }
 
-    /// Writes out what `client` holds and ends its connection, without waiting here. A runtime of
+    /// Writes out what lies on `trays` and what `client` holds, and ends its connection, without waiting here. A runtime of
     /// our own lives until that is done, for [`DRAIN`] at most.
-    pub(super) fn drain(&self, client: async_nats::Client) {
+    pub(super) fn drain(&self, client: async_nats::Client, trays: Vec<Arc<Tray>>) {
         let keep = self.keep.clone();
         self.handle.spawn(async move {
             let drained = async {
+                for tray in &trays {
+                    tray.passed(tray.laid()).await.ok();
+                }
                 // Draining alone may end the connection with some of it unwritten.
                 client.flush().await.ok();
                 client.drain().await.ok();

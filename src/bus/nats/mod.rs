@@ -4,9 +4,10 @@
 //! passing only, is turned into [`Event`]s and counters that the protocol above can act on.
 //!
 //! *Who takes part.* The client's own connection task; one [pump](self::pump) a subscription, which
-//! takes messages from the client and calls the inbox; publishers, which hand messages to the
-//! client's queue without waiting; and the [tap](EventTap), to which the client's events are
-//! forwarded. They run on a thread of the bus's own, or on the caller's runtime.
+//! takes messages from the client and calls the inbox; one [courier](self::courier) a publisher,
+//! which takes to the client what the publisher has laid down without waiting; and the
+//! [tap](EventTap), to which the client's events are forwarded. They run on a thread of the bus's own,
+//! or on the caller's runtime.
 //!
 //! *What was tried and found* (async-nats 0.51, nats-server 2.15.1), and what follows from it:
 //! - The client's events pass through 128 slots and are dropped beyond. So losses are also counted:
@@ -20,6 +21,7 @@
 //! - A dead peer is noticed after about 180 s by default. So our own connections ping every 5 s.
 
 mod connect;
+mod courier;
 mod events;
 mod home;
 mod publisher;
@@ -27,14 +29,16 @@ mod pump;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use async_nats::client::Statistics;
 use async_nats::connection::State;
+use parking_lot::Mutex;
 
 use super::{Bus, Inbox, Link, PublishError, Publisher, Status, SubscribeError, Subscription};
 use crate::invalidation::subject::Pattern;
+use courier::{Tray, carry};
 use events::Shared;
 use home::Home;
 use publisher::NatsPublisher;
@@ -66,6 +70,8 @@ struct Inner {
     /// What pumps and the tap share with the bus; holds no client.
     shared: Arc<Shared>,
     home: Home,
+    /// What the publishers have laid down is still sent when the bus closes.
+    trays: Mutex<Vec<Weak<Tray>>>,
     /// The connection is ours alone: losses can be counted, and closing drains it.
     dedicated: bool,
     closed: AtomicBool,
@@ -96,7 +102,18 @@ impl NatsBus {
 
 impl Bus for NatsBus {
     fn publisher(&self) -> Box<dyn Publisher> {
-        Box::new(NatsPublisher::new(Arc::clone(&self.inner)))
+        let inner = &self.inner;
+        let tray = Arc::new(Tray::default());
+        let mut trays = inner.trays.lock();
+        trays.retain(|tray| tray.strong_count() > 0);
+        trays.push(Arc::downgrade(&tray));
+        drop(trays);
+        inner.home.handle().spawn(carry(
+            Arc::clone(&tray),
+            inner.client.clone(),
+            Arc::clone(&inner.shared),
+        ));
+        Box::new(NatsPublisher::new(Arc::clone(inner), tray))
     }
 
     fn subscribe(
@@ -160,7 +177,8 @@ impl Inner {
         }
         if self.dedicated {
             // What was published before is written out; pumps then see the end of their streams.
-            self.home.drain(self.client.clone());
+            let trays = self.trays.lock().iter().filter_map(Weak::upgrade).collect();
+            self.home.drain(self.client.clone(), trays);
         } else {
             self.shared.end();
         }

@@ -1,100 +1,69 @@
-//! The sending side: hands messages to the client's queue, or not at all.
+//! The sending side: lays messages on a tray, from which a courier takes them to the client.
 
 use std::fmt;
-use std::future::Future;
-use std::mem;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-
-use async_nats::client::FlushError;
-use async_nats::message::OutboundMessage;
-use async_nats::{Client, PublishErrorKind};
-use bytes::Bytes;
-use futures_util::Sink;
-use tokio::task::unconstrained;
+use std::task::{Context, Poll};
 
 use super::super::{PublishError, Publisher};
 use super::Inner;
+use super::courier::Tray;
 use crate::invalidation::subject::Subject;
 
-type Flushing = Pin<Box<dyn Future<Output = Result<(), FlushError>> + Send>>;
+type Flushing = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send>>;
 
 /// A place in the client's queue.
 pub(super) struct NatsPublisher {
     inner: Arc<Inner>,
-    /// Its own handle: the handle holds the place in the queue.
-    client: Client,
-    /// [`Publisher::poll_ready`] has taken a place in the queue, for the next message.
-    reserved: bool,
+    tray: Arc<Tray>,
     flushing: Option<Flushing>,
 }
 
 impl NatsPublisher {
-    pub(super) fn new(inner: Arc<Inner>) -> Self {
+    /// The publisher of a tray that somebody carries from.
+    pub(super) fn new(inner: Arc<Inner>, tray: Arc<Tray>) -> Self {
         Self {
-            client: inner.client.clone(),
             inner,
-            reserved: false,
+            tray,
             flushing: None,
         }
     }
 
-    /// The end of the client's queue is the end of its connection.
-    fn ended(&self) -> PublishError {
-        self.inner.shared.end();
-        PublishError::Closed
+    /// The end of the client's queue, or of who carries to it, is the end of the bus.
+    fn note_end(&self, outcome: Result<(), PublishError>) -> Result<(), PublishError> {
+        if outcome == Err(PublishError::Closed) {
+            self.inner.shared.end();
+        }
+        outcome
     }
 }
 
 impl Publisher for NatsPublisher {
     fn publish(&mut self, subject: Subject<'_>, payload: &[u8]) -> Result<(), PublishError> {
         self.inner.check_open()?;
-        let (len, max) = (payload.len(), self.client.max_payload());
+        let (len, max) = (payload.len(), self.inner.client.max_payload());
         if len > max {
             return Err(PublishError::TooLarge { len, max });
         }
-        let subject = async_nats::Subject::from(subject.as_str());
-        let payload = Bytes::copy_from_slice(payload);
-        let sent = if mem::take(&mut self.reserved) {
-            let message = OutboundMessage {
-                subject,
-                reply: None,
-                payload,
-                headers: None,
-            };
-            Pin::new(&mut self.client).start_send(message)
-        } else {
-            // Polled once: a place in the queue is taken now or not at all. Outside the budget of
-            // whatever task this is, so that "not now" means that the queue is full.
-            let sending = pin!(unconstrained(self.client.publish(subject, payload)));
-            match sending.poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(sent) => sent,
-                Poll::Pending => return Err(PublishError::Full),
-            }
-        };
-        sent.map_err(|error| match error.kind() {
-            // The limit shrank meanwhile, with another connection.
-            PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge {
-                len,
-                max: self.client.max_payload(),
-            },
-            _ => self.ended(),
-        })
+        let laid = self.tray.lay(subject.as_str(), payload);
+        self.note_end(laid)
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
         self.inner.check_open()?;
-        let ready = Pin::new(&mut self.client).poll_ready(cx);
-        self.reserved = matches!(ready, Poll::Ready(Ok(())));
-        ready.map_err(|_| self.ended())
+        let room = self.tray.poll_room(cx);
+        room.map(|room| self.note_end(room))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
         if self.flushing.is_none() {
             self.inner.check_open()?;
-            let client = self.client.clone();
-            self.flushing = Some(Box::pin(async move { client.flush().await }));
+            let (client, tray) = (self.inner.client.clone(), Arc::clone(&self.tray));
+            let laid = tray.laid();
+            self.flushing = Some(Box::pin(async move {
+                tray.passed(laid).await?;
+                client.flush().await.map_err(|_| PublishError::Closed)
+            }));
         }
         let Some(flushing) = &mut self.flushing else {
             return Poll::Ready(Ok(()));
@@ -103,7 +72,13 @@ impl Publisher for NatsPublisher {
         if flushed.is_ready() {
             self.flushing = None;
         }
-        flushed.map_err(|_| self.ended())
+        flushed.map(|flushed| self.note_end(flushed))
+    }
+}
+
+impl Drop for NatsPublisher {
+    fn drop(&mut self) {
+        self.tray.abandon();
     }
 }
 

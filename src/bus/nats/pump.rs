@@ -132,8 +132,9 @@ impl Pump {
             while let Some(event) = self.listener.pop() {
                 self.deliver(Delivery::Event(&event));
             }
-            let slow = self.listener.slow.swap(0, Ordering::AcqRel);
-            if slow > 0 {
+            // Looked at before it is written to: it is zero, but for the worst of times.
+            if self.listener.slow.load(Ordering::Acquire) > 0 {
+                let slow = self.listener.slow.swap(0, Ordering::AcqRel);
                 let n = self.ledger.as_mut().map_or(slow, |it| it.hear(slow));
                 self.lost(n);
             }

@@ -60,6 +60,7 @@ impl Invalidator {
             };
             let status = remote.bus.status();
             let deaf = status.subscribe_denied > 0 && !invalidator.hears_itself(remote);
+            let deaf = deaf || invalidator.settings().write_only;
             if emitted == Emitted::Standalone || deaf || status.link == Link::Closed {
                 return Err(ConfirmError::Unconfirmable);
             }

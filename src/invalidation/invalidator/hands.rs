@@ -36,6 +36,12 @@ pub(crate) struct Listeners {
     pub(crate) catch_all: Vec<CatchAll>,
 }
 
+impl Listeners {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_entity.is_empty() && self.catch_all.is_empty()
+    }
+}
+
 /// Who listens, by the protocol's rows.
 #[derive(Debug, Default)]
 pub(crate) struct Board(Vec<Vec<Arc<Listener>>>);

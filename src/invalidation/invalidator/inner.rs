@@ -271,8 +271,14 @@ impl Inner {
         entity: &Entity,
         tell: impl Fn(&Arc<crate::invalidation::watch::Listener>),
     ) {
-        // Nothing is held while caches are told: they may do as they like.
-        let listeners = self.listeners.read().clone();
+        let listeners = {
+            let listeners = self.listeners.read();
+            if listeners.is_empty() {
+                return;
+            }
+            // Nothing is held while caches are told: they may do as they like.
+            Arc::clone(&listeners)
+        };
         match listeners.by_entity.get(entity) {
             Some(known) => known.iter().for_each(tell),
             None if listeners.catch_all.is_empty() => {}

@@ -25,6 +25,7 @@ impl Invalidator {
     /// # Errors
     /// [`WatchError`].
     pub fn watch(&self, entity: &Entity, cache: impl Into<Target>) -> Result<Watch, WatchError> {
+        self.may_watch()?;
         let worker = self.worker(entity.as_str())?;
         self.watch_with(entity, &cache.into(), Some(worker))
     }
@@ -41,7 +42,15 @@ impl Invalidator {
         entity: &Entity,
         cache: impl Into<Target>,
     ) -> Result<Watch, WatchError> {
+        self.may_watch()?;
         self.watch_with(entity, &cache.into(), None)
+    }
+
+    fn may_watch(&self) -> Result<(), WatchError> {
+        match self.settings().write_only {
+            true => Err(WatchError::WriteOnly),
+            false => Ok(()),
+        }
     }
 
     fn worker(&self, name: &str) -> Result<Arc<Worker>, WatchError> {
@@ -145,6 +154,7 @@ impl Invalidator {
     where
         F: Fn(&Entity, Invalidation<'_>) + Send + Sync + 'static,
     {
+        self.may_watch()?;
         let inner = self.inner();
         let tell: Arc<EveryEntity> = Arc::new(tell);
         let worker = self.worker("all")?;

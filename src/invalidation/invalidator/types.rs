@@ -55,7 +55,8 @@ pub enum ConfirmError {
     /// It was not handed over.
     #[error(transparent)]
     Emit(#[from] EmitError),
-    /// This node does not hear its own messages: it may not subscribe, or is alone.
+    /// This node does not hear its own messages: it may not subscribe, said that it would not, or is
+    /// alone.
     #[error("this node cannot hear its own messages")]
     Unconfirmable,
     /// It may or may not have been sent: the connection was lost, or a later message came back first.
@@ -91,6 +92,9 @@ pub enum WatchError {
     /// The invalidator is closed.
     #[error("the invalidator is closed")]
     Closed,
+    /// The node said that it would not: [`Settings::write_only`](super::super::Settings::write_only).
+    #[error("this node is write-only")]
+    WriteOnly,
     /// More entities than [`Settings::max_entities`](super::super::Settings::max_entities).
     #[error("more than {max} entities")]
     TooManyEntities {

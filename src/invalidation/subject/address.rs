@@ -124,6 +124,11 @@ impl Prefix {
         Pattern::checked(format!("{}>", self.dotted()))
     }
 
+    /// `<prefix>.%-c.*`: the control subjects of all incarnations. Allocates.
+    pub fn beats(&self) -> Pattern {
+        Pattern::checked(format!("{}{CONTROL}.*", self.dotted()))
+    }
+
     #[cold]
     fn differs(&self, subject: &str) -> SubjectError {
         let same = |(ours, theirs): &(u8, u8)| ours == theirs;
