@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 pub use types::{
     ConfirmError, EmitError, Emitted, Farewell, InvalidatorStats, StartError, Suspect, WatchError,
@@ -51,7 +51,7 @@ use super::outbox::{Giver, Handed, Outbox, Refusal, Request, Ticket};
 use super::protocol::{Micros, Node};
 use super::settings::Settings;
 use super::subject::{Entity, Id, IdRef};
-use crate::bus::{Bus, Delivery, Subscription};
+use crate::bus::Bus;
 use hands::Board;
 use inner::{Clock, Core, Out, Remote, random_incarnation};
 
@@ -93,7 +93,6 @@ pub struct Invalidator {
 /// Dropped with the last clone: ends what runs.
 struct Handle {
     inner: Arc<Inner>,
-    subscription: Mutex<Option<Subscription>>,
 }
 
 impl Drop for Handle {
@@ -102,6 +101,7 @@ impl Drop for Handle {
             if remote.farewell.lock().is_none() {
                 self.inner.begin_closing(remote, LAST_WORDS);
             }
+            remote.stop_listening();
             remote.deadline.thread.wake();
         }
     }
@@ -139,31 +139,15 @@ impl Invalidator {
             outbox: Outbox::new(settings.outbox_rules(), incarnation, now, own),
             wire: bus.publisher(),
         };
-        let wanted = match settings.write_only {
-            true => settings.prefix.beats(),
-            false => settings.prefix.everything(),
-        };
         let inner = Arc::new(Inner {
             settings,
             clock,
             listeners: RwLock::default(),
             remote: Some(Remote::new(bus.clone(), core, out)),
         });
-        let ear = Arc::downgrade(&inner);
-        let inbox = move |delivery: Delivery<'_>| {
-            if let Some(inner) = ear.upgrade()
-                && let Some(remote) = &inner.remote
-            {
-                match delivery {
-                    Delivery::Message { subject, payload } => inner.hear(remote, subject, payload),
-                    Delivery::Event(event) => inner.event(remote, event),
-                }
-            }
-        };
-        let subscription = bus.subscribe(&wanted, Box::new(inbox))?;
+        inner.subscribe(bus.as_ref())?;
         let handle = Handle {
             inner: inner.clone(),
-            subscription: Mutex::new(Some(subscription)),
         };
         let weak = Arc::downgrade(&inner);
         let deadline = spawn("aw-deadline", move || {
@@ -193,7 +177,6 @@ impl Invalidator {
         Self {
             handle: Arc::new(Handle {
                 inner: Arc::new(inner),
-                subscription: Mutex::new(None),
             }),
         }
     }

@@ -16,6 +16,9 @@ pub enum Mode {
     Hold,
     /// It passes this much later, in order.
     Delay(Duration),
+    /// It is swallowed: connections stand, all that is sent vanishes. They break when the mode
+    /// changes, since what follows a hole makes no sense.
+    Swallow,
     /// Connections are broken, new ones are refused.
     Cut,
 }
@@ -68,8 +71,8 @@ impl Proxy {
 
     pub fn set(&self, mode: Mode) {
         let mut state = self.shared.state.lock().unwrap();
-        state.mode = mode;
-        if mode == Mode::Cut {
+        let before = std::mem::replace(&mut state.mode, mode);
+        if mode == Mode::Cut || (before == Mode::Swallow && mode != before) {
             for stream in state.open.drain(..) {
                 stream.shutdown(Shutdown::Both).ok();
             }
@@ -106,8 +109,8 @@ impl Shared {
                 from.try_clone().expect("a second handle"),
                 to.try_clone().expect("a second handle"),
             );
-            // Bounded: while nothing passes, the sender soon feels it.
-            let (pieces, queue) = mpsc::sync_channel(64);
+            // Bounded: while nothing passes, the sender feels it in the end.
+            let (pieces, queue) = mpsc::sync_channel(1_024);
             thread::spawn(move || read(from, &pieces));
             let shared = Arc::clone(self);
             thread::spawn(move || shared.write(to, &queue));
@@ -117,9 +120,10 @@ impl Shared {
     fn write(&self, mut to: TcpStream, queue: &Receiver<(Instant, Vec<u8>)>) {
         for (came, piece) in queue {
             let mut state = self.state.lock().unwrap();
-            loop {
+            let swallowed = loop {
                 let wait = match state.mode {
-                    Mode::Pass => break,
+                    Mode::Pass => break false,
+                    Mode::Swallow => break true,
                     Mode::Cut => {
                         to.shutdown(Shutdown::Both).ok();
                         return;
@@ -128,12 +132,12 @@ impl Shared {
                     Mode::Delay(delay) => (came + delay).saturating_duration_since(Instant::now()),
                 };
                 if wait.is_zero() {
-                    break;
+                    break false;
                 }
                 (state, _) = self.changed.wait_timeout(state, wait).unwrap();
-            }
+            };
             drop(state);
-            if to.write_all(&piece).is_err() {
+            if !swallowed && to.write_all(&piece).is_err() {
                 break;
             }
         }

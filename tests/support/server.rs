@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::proxy::Proxy;
-use super::{PATIENCE, binary};
+use super::{PATIENCE, binary, signal};
 
 /// Lines of a server's log that are shown when it does not do what it should.
 const SHOWN: usize = 60;
@@ -118,34 +118,18 @@ impl NatsServer {
 
     /// SIGSTOP: the kernel still takes what clients send.
     pub fn stop(&self) {
-        self.signal("STOP");
-        // The signal is on its way when `kill` returns: wait until every thread stands.
-        let deadline = Instant::now() + PATIENCE;
-        while !self.stands() {
-            assert!(Instant::now() < deadline, "the server does not stop");
-            thread::yield_now();
-        }
-    }
-
-    fn stands(&self) -> bool {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
-        tasks.expect("its threads").flatten().all(|task| {
-            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            // The state follows the name, which stands in brackets.
-            stat.rsplit_once(") ")
-                .is_some_and(|(_, state)| state.starts_with('T'))
-        })
+        signal::stop(&self.child);
     }
 
     /// SIGCONT.
     pub fn go_on(&self) {
-        self.signal("CONT");
+        signal::send(&self.child, "CONT");
     }
 
     /// Puts other lines into the configuration, and returns when the server has taken them.
     pub fn reload(&mut self, extra: &str) {
         write_config(&self.config, self.port, self.cluster.as_ref(), extra);
-        self.signal("HUP");
+        signal::send(&self.child, "HUP");
         self.wait_for("Reloaded server configuration");
     }
 
@@ -162,14 +146,6 @@ impl NatsServer {
         }
         let shown = self.shown.lock().unwrap();
         panic!("nats-server did not say {text:?}; it said:\n{shown:#?}");
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([format!("-{name}"), self.child.id().to_string()])
-            .status()
-            .expect("kill");
-        assert!(status.success(), "kill -{name}");
     }
 }
 
@@ -193,14 +169,19 @@ pub struct Cluster {
 impl Cluster {
     /// Starts both, and returns when the route stands.
     pub fn start() -> Self {
-        let started = (0..5).find_map(|_| Self::try_start());
+        Self::with_config("")
+    }
+
+    /// The same, with these lines in the configuration of `a`.
+    pub fn with_config(extra: &str) -> Self {
+        let started = (0..5).find_map(|_| Self::try_start(extra));
         started.expect("two servers start")
     }
 
-    fn try_start() -> Option<Self> {
+    fn try_start(extra: &str) -> Option<Self> {
         let listen = free_port();
         let ports = |listen, route| Some(ClusterPorts { listen, route });
-        let a = NatsServer::launch("", ports(listen, None))?;
+        let a = NatsServer::launch(extra, ports(listen, None))?;
         let route = Proxy::to(listen);
         let b = NatsServer::launch("", ports(free_port(), Some(route.port())))?;
         b.wait_for("Route connection created");

@@ -42,7 +42,7 @@ pub(super) fn run(inner: &Arc<Inner>) {
 }
 
 /// One look at everything; says when the next is due.
-fn turn(inner: &Inner, remote: &Remote, waker: &Waker) -> Micros {
+fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
     let blocked = drain(remote, inner.clock.now(), waker);
     let status = remote.bus.status();
     let generation = remote.bus.generation();
@@ -58,7 +58,7 @@ fn turn(inner: &Inner, remote: &Remote, waker: &Waker) -> Micros {
             .collect()
     };
     let reconnected = core.node.seen_generation() != generation;
-    let plan = inner.with_node(remote, &mut core, now, |node, hands| {
+    let (deaf, plan) = inner.with_node(remote, &mut core, now, |node, hands| {
         node.generation(now, generation, hands);
         if lost {
             node.lost(now, hands);
@@ -67,14 +67,22 @@ fn turn(inner: &Inner, remote: &Remote, waker: &Waker) -> Micros {
             node.own_unsettled(row, unsettled, now, hands);
         }
         node.tick(now, hands);
+        let deaf = status.link == Link::Up && node.asks_again(now);
         let due = node.beat_due() <= now && !blocked && status.link != Link::Closed;
-        due.then(|| node.plan_beat(now, generation))
+        (deaf, due.then(|| node.plan_beat(now, generation)))
     });
     let mut next = core.node.next_tick(now);
     if !blocked {
         next = next.min(core.node.beat_due());
     }
     drop(core);
+    if deaf {
+        // Before the beat that was planned: it has to come back by it.
+        remote.complain(|| tracing::warn!("hears nothing of its own; subscribes again"));
+        if let Err(error) = inner.subscribe(remote.bus.as_ref()) {
+            remote.complain(|| tracing::error!(%error, "the bus refuses to subscribe"));
+        }
+    }
     let mut out = remote.out.lock();
     let Out { outbox, wire } = &mut *out;
     outbox.set_max_payload(remote.bus.max_payload());

@@ -17,7 +17,7 @@ use super::closing::Closing;
 use super::deadline::Deadline;
 use super::hands::{Board, Hands, Listeners};
 use super::types::WatchError;
-use crate::bus::{Bus, Event, Publisher};
+use crate::bus::{Bus, Delivery, Event, Publisher, SubscribeError, Subscription};
 use crate::invalidation::done::Done;
 use crate::invalidation::frame::Incarnation;
 use crate::invalidation::outbox::Outbox;
@@ -44,12 +44,22 @@ pub(super) struct Out {
     pub(super) wire: Box<dyn Publisher>,
 }
 
+/// The subscription.
+#[derive(Debug)]
+pub(super) enum Ear {
+    /// `None` until it was asked for.
+    Open(Option<Subscription>),
+    /// It is over, and will not be asked for again.
+    Closed,
+}
+
 /// What an invalidator has that is not alone.
 #[derive(Debug)]
 pub(super) struct Remote {
     pub(super) bus: Arc<dyn Bus>,
     pub(super) core: Mutex<Core>,
     pub(super) out: Mutex<Out>,
+    pub(super) ear: Mutex<Ear>,
     /// How many wait for a frame of theirs.
     pub(super) awaited: AtomicU64,
     pub(super) beat: Waking,
@@ -113,6 +123,7 @@ impl Remote {
             bus,
             core: Mutex::new(core),
             out: Mutex::new(out),
+            ear: Mutex::new(Ear::Open(None)),
             awaited: AtomicU64::new(0),
             beat: Waking::default(),
             deadline: Deadline::default(),
@@ -123,6 +134,13 @@ impl Remote {
             malformed: AtomicU64::new(0),
             complaint: Mutex::new(None),
         }
+    }
+
+    /// Ends the subscription.
+    pub(super) fn stop_listening(&self) {
+        // Not under the lock: whoever ends a subscription may do as it likes.
+        let ear = std::mem::replace(&mut *self.ear.lock(), Ear::Closed);
+        drop(ear);
     }
 
     /// Runs `log` at most once a second.
@@ -188,6 +206,38 @@ impl Inner {
         node.reincarnate(incarnation, now);
         remote.out.lock().outbox.reincarnate(incarnation, now);
         remote.beat.wake();
+    }
+
+    /// Asks for the subscription, again if there is one: then the old one ends after the new one
+    /// was asked for, so that a server that has the old one always has one.
+    pub(super) fn subscribe(self: &Arc<Self>, bus: &dyn Bus) -> Result<(), SubscribeError> {
+        let weak = Arc::downgrade(self);
+        let inbox = move |delivery: Delivery<'_>| {
+            if let Some(inner) = weak.upgrade()
+                && let Some(remote) = &inner.remote
+            {
+                match delivery {
+                    Delivery::Message { subject, payload } => inner.hear(remote, subject, payload),
+                    Delivery::Event(event) => inner.event(remote, event),
+                }
+            }
+        };
+        let Some(remote) = &self.remote else {
+            return Ok(());
+        };
+        let wanted = match self.settings.write_only {
+            true => self.settings.prefix.beats(),
+            false => self.settings.prefix.everything(),
+        };
+        let subscription = bus.subscribe(&wanted, Box::new(inbox))?;
+        let mut ear = remote.ear.lock();
+        let old = match &mut *ear {
+            Ear::Open(open) => open.replace(subscription),
+            Ear::Closed => Some(subscription),
+        };
+        drop(ear);
+        drop(old);
+        Ok(())
     }
 
     /// A message came.

@@ -363,7 +363,7 @@ impl Invalidator {
     }
 
     fn ended(&self, remote: &Remote) -> Farewell {
-        drop(self.handle.subscription.lock().take());
+        remote.stop_listening();
         let said = *remote.farewell.lock();
         said.unwrap_or(Farewell::TimedOut)
     }

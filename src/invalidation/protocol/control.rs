@@ -6,6 +6,10 @@
 //! come back through the watched subscription while the generation was the same. The first such
 //! beat comes back at p. From then on it has to hear every publisher anew, by a beat sent after p.
 //! A beat of our own that is older than L when it comes, or a new generation, voids p.
+//!
+//! A server that has taken the subscription away says so in an event at best, and never gives it back by
+//! itself. So a node that has not heard itself for [`DEAF`] leases, though there is a connection,
+//! asks for it again. That costs nothing that was believed: the proof is void long since.
 
 use super::data::{Stamp, stamp};
 use super::node::{BeatPlan, Effects, Heard, Node, OwnBeat, Proof, Reason};
@@ -16,6 +20,8 @@ use crate::invalidation::frame::{Beat, Body, Echo, Frame, Header, Incarnation};
 
 /// How many of our own beats are remembered, to tell a copy of one from a twin's.
 const REMEMBERED: usize = 32;
+/// After so many leases without a beat of its own, a node asks for its subscription again.
+const DEAF: u64 = 2;
 /// A beat that was asked for follows the last one after this part of H at the soonest.
 const HURRY: u64 = 4;
 
@@ -24,6 +30,8 @@ impl Node {
     pub(crate) fn generation(&mut self, now: Micros, generation: u64, fx: &mut impl Effects) {
         if self.generation != generation {
             self.generation = generation;
+            // Whoever makes a connection asks for what was subscribed to.
+            self.heard_itself = now;
             self.void_proof(now, Reason::Reconnected, fx);
         }
     }
@@ -42,6 +50,17 @@ impl Node {
     /// The server has refused or removed the subscription.
     pub(crate) fn unsubscribed(&mut self, now: Micros, fx: &mut impl Effects) {
         self.void_proof(now, Reason::Reconnected, fx);
+    }
+
+    /// Whether the subscription should be asked for again, while there is a connection. It then
+    /// counts as asked for.
+    pub(crate) fn asks_again(&mut self, now: Micros) -> bool {
+        let deaf = self.heard_itself + DEAF * self.rules.lease <= now;
+        if !deaf || self.ended || self.rules.broken(Mutant::NeverAsksAgain) {
+            return false;
+        }
+        self.heard_itself = now;
+        true
     }
 
     pub(super) fn void_proof(&mut self, now: Micros, reason: Reason, fx: &mut impl Effects) {
@@ -165,6 +184,7 @@ impl Node {
             return;
         }
         let (sent, generation) = (own.sent, own.generation);
+        self.heard_itself = now;
         fx.proved(sent);
         if self.ended || generation != self.generation || sent + self.rules.lease <= now {
             return;

@@ -38,6 +38,8 @@ pub(crate) enum Mutant {
     NoCalibration,
     /// A guard that stays open for too long is not told.
     SilentGuard,
+    /// A subscription that the server took away is never asked for again.
+    NeverAsksAgain,
 }
 
 #[cfg(test)]

@@ -130,6 +130,8 @@ pub(crate) struct Node {
     pub(super) own_beats: VecDeque<OwnBeat>,
     pub(super) next_sequence: u64,
     pub(super) beat_due: Micros,
+    /// When a beat of ours came back last, or the subscription was asked for.
+    pub(super) heard_itself: Micros,
     pub(super) last_beat: Option<Micros>,
     pub(super) to_echo: Vec<Heard>,
     pub(super) own: Arc<OwnMarks>,
@@ -191,6 +193,7 @@ impl Node {
             own_beats: VecDeque::new(),
             next_sequence: 1,
             beat_due: now,
+            heard_itself: now,
             last_beat: None,
             to_echo: Vec::new(),
             own,

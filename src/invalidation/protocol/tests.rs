@@ -402,6 +402,31 @@ fn after_a_proof_everybody_has_to_be_heard_anew() {
 }
 
 #[test]
+fn a_node_that_does_not_hear_itself_asks_again() {
+    let mut stage = Stage::coherent();
+    let asks = |stage: &mut Stage, after: Micros| {
+        stage.now += after;
+        stage.node.asks_again(stage.now)
+    };
+    stage.own_beat();
+    assert!(!asks(&mut stage, 2 * RULES.lease - MS), "not yet");
+    assert!(asks(&mut stage, MS));
+    assert!(!asks(&mut stage, RULES.lease), "it has just asked");
+    assert!(asks(&mut stage, RULES.lease), "in vain");
+    // A late beat is no proof, but shows that the server knows of the subscription.
+    let (subject, payload) = stage.plan();
+    stage.now += RULES.lease + MS;
+    stage.message(&subject, &payload);
+    assert!(!stage.node.has_proof());
+    assert!(!asks(&mut stage, RULES.lease));
+    // Who makes a new connection asks for everything.
+    stage.node.generation(stage.now, 1, &mut Log::default());
+    assert!(!asks(&mut stage, RULES.lease));
+    stage.node.ended(stage.now, &mut Log::default());
+    assert!(!asks(&mut stage, 2 * RULES.lease), "nobody could answer");
+}
+
+#[test]
 fn our_own_frames_are_no_news_and_a_twin_is_noticed() {
     let mut stage = Stage::coherent();
     let mark = Arc::new(std::sync::atomic::AtomicU64::new(1));

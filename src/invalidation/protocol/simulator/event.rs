@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) orderly: bool,
     /// The time between orderly restarts of one host after the other; 0 for none.
     pub(super) rolling_every: Time,
+    /// No other fault happens.
+    pub(super) only: Option<Fault>,
     pub(super) mutant: Option<Mutant>,
 }
 

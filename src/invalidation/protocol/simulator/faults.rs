@@ -19,7 +19,8 @@ pub(super) enum Fault {
     Partition,
     /// A server stands still, and then goes on.
     StalledServer,
-    /// A server takes a subscription away; the connection stays.
+    /// A server takes a subscription away; the connection stays. Later it would allow it again, but
+    /// has to be asked.
     Revocation,
     /// A client drops what it has no room for.
     SlowConsumer,
@@ -59,7 +60,8 @@ impl World {
     pub(super) fn fault(&mut self) {
         let next = self.around(self.plan.fault_every);
         self.after(next, Event::Fault);
-        let fault = FAULTS[self.rng.below(FAULTS.len())];
+        let any = FAULTS[self.rng.below(FAULTS.len())];
+        let fault = self.plan.only.unwrap_or(any);
         let host = self.rng.below(self.hosts.len());
         // Some last for longer than a lease, most do not.
         let span = match self.rng.below(3) {
@@ -112,9 +114,8 @@ impl World {
                 }
             }
             (Fault::Revocation, Some(_)) => {
-                self.hosts[host].access.subscribed = false;
-                let connection = self.hosts[host].access.connection;
-                self.push(until, Event::Subscribe { host, connection });
+                let access = &mut self.hosts[host].access;
+                (access.subscribed, access.denied_until) = (false, until);
             }
             (Fault::SlowConsumer, Some(_)) => self.hosts[host].access.overrun_until = until,
             (Fault::Restart, Some(pid)) => {

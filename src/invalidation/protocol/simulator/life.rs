@@ -24,7 +24,8 @@ impl World {
     pub(super) fn poll(&mut self, host: usize) {
         let time = self.now;
         let blocked = time < self.hosts[host].blocked_until;
-        self.with(host, |process, now| {
+        let connected = self.hosts[host].access.connected;
+        let asks = self.with(host, |process, now| {
             let generation = process.generation;
             for watch in &process.watches {
                 watch.feed.enforce(now);
@@ -38,6 +39,7 @@ impl World {
             let (node, mut hands) = process.parts(now);
             node.generation(now, generation, &mut hands);
             node.tick(now, &mut hands);
+            let asks = connected && process.node.asks_again(now);
             if process.node.beat_due() <= now && !blocked && !process.closing {
                 let plan = process.node.plan_beat(now, generation);
                 let _ = process.outbox.beat(&plan, false, now, &mut process.wire);
@@ -50,7 +52,11 @@ impl World {
             }
             let node = &process.node;
             process.known.retain(|&who, _| node.hears(who));
+            asks
         });
+        if asks == Some(true) {
+            self.subscribe(host);
+        }
         self.check_tickets(host);
         self.overrun(host);
     }

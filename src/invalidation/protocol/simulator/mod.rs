@@ -24,7 +24,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use event::{Plan, Tally};
-use faults::FAULTS;
+use faults::{FAULTS, Fault};
 use world::{MS, SECOND, World};
 
 use super::Mutant;
@@ -41,6 +41,7 @@ fn faulty(seed: u64) -> Plan {
         write_every: 400 * MS,
         orderly: false,
         rolling_every: 0,
+        only: None,
         mutant: None,
     }
 }
@@ -189,26 +190,44 @@ fn calm(seed: u64, mutant: Option<Mutant>) -> Plan {
         write_every: 200 * MS,
         orderly: true,
         rolling_every: 0,
+        only: None,
         mutant,
     }
 }
 
-/// The part of fault-free time in which a watch is coherent.
-fn coherent_part(mutant: Option<Mutant>) -> f64 {
+/// The part of the time in which a watch is coherent.
+fn coherent_part(plan: impl Fn(u64) -> Plan) -> f64 {
     let mut tally = Tally::default();
     for seed in 1..=4 {
-        tally.add(World::new(calm(seed, mutant)).run().unwrap());
+        tally.add(World::new(plan(seed)).run().unwrap());
     }
     tally.coherent as f64 / tally.looks as f64
 }
 
 #[test]
 fn i7_without_faults_a_node_is_coherent() {
-    let part = coherent_part(None);
+    let part = coherent_part(|seed| calm(seed, None));
     println!("coherent for {:.2} % of the time", part * 100.0);
     assert!(part >= 0.95, "{part}");
     // A node that always doubts serves nothing stale, and is of no use.
-    assert!(coherent_part(Some(Mutant::AlwaysSuspect)) < 0.95);
+    let mutant = Some(Mutant::AlwaysSuspect);
+    assert!(coherent_part(|seed| calm(seed, mutant)) < 0.95);
+}
+
+/// A right that is taken away and given back, while the connection stays, is not the end.
+#[test]
+fn i7_a_node_whose_right_is_given_back_is_coherent_again() {
+    let revoked = |mutant| {
+        move |seed| Plan {
+            fault_every: 20 * SECOND,
+            only: Some(Fault::Revocation),
+            ..calm(seed, mutant)
+        }
+    };
+    let part = coherent_part(revoked(None));
+    println!("coherent for {:.2} % of the time", part * 100.0);
+    assert!(part >= 0.85, "{part}");
+    assert!(coherent_part(revoked(Some(Mutant::NeverAsksAgain))) < 0.85);
 }
 
 /// One host after the other goes down in order and comes back: nobody else has a doubt, and nobody

@@ -59,6 +59,8 @@ pub(super) struct Access {
     pub(super) connected: bool,
     /// Whether the server has the subscription.
     pub(super) subscribed: bool,
+    /// Until when the server denies it.
+    pub(super) denied_until: Time,
     /// What the client holds back while there is no connection.
     pub(super) backlog: Vec<std::rc::Rc<Packet>>,
     /// The client drops what arrives, and counts it.

@@ -201,7 +201,10 @@ impl World {
             Event::Connect { host, connection } => self.connect(host, connection),
             Event::Subscribe { host, connection } => {
                 let access = &mut self.hosts[host].access;
-                if access.connection == connection && access.connected {
+                if access.connection == connection
+                    && access.connected
+                    && self.now >= access.denied_until
+                {
                     access.subscribed = true;
                 }
             }
@@ -381,14 +384,20 @@ impl World {
         let backlog = std::mem::take(&mut access.backlog);
         let kept = self.rng.chance(50);
         // The client counts the connection before it asks for its subscriptions again.
-        let delay = self.rng.range(0, 200 * MS);
-        self.after(delay, Event::Subscribe { host, connection });
+        self.subscribe(host);
         if let Some(process) = &mut self.hosts[host].process {
             process.generation += 1;
         }
         for packet in backlog.into_iter().filter(|_| kept) {
             self.send(host, packet);
         }
+    }
+
+    /// A client asks for its subscription.
+    pub(super) fn subscribe(&mut self, host: usize) {
+        let connection = self.hosts[host].access.connection;
+        let delay = self.rng.range(0, 200 * MS);
+        self.after(delay, Event::Subscribe { host, connection });
     }
 
     pub(super) fn disconnect(&mut self, host: usize, span: Time) {
