@@ -22,8 +22,12 @@
 //! | flag | bit | meaning |
 //! |---|---|---|
 //! | position | 0 | a position follows `sent`: the highest handed over for the entity so far |
+//! | floor | 3 | that position is one of earlier frames; this frame's own is not known |
 //! | solicit | 1 | whoever reads this beat is asked to echo it in one of its own |
 //! | reader | 2 | the sender only watches: it never emits, so its silence hides nothing |
+//!
+//! A position that is not a floor covers the frame: whoever has read that far has seen what it tells of.
+//! Of a frame with a floor, or with no position, only time tells.
 //!
 //! Times are microseconds: `sent` and an echo's `sent` since the incarnation that they belong to
 //! began, `lease` and `held` as spans.
@@ -67,8 +71,10 @@ pub(crate) mod flag {
     pub(crate) const SOLICIT: u8 = 1 << 1;
     /// The sender never emits.
     pub(crate) const READER: u8 = 1 << 2;
+    /// The position is that of earlier frames.
+    pub(crate) const FLOOR: u8 = 1 << 3;
     /// All that this version knows.
-    pub(super) const KNOWN: u8 = POSITION | SOLICIT | READER;
+    pub(super) const KNOWN: u8 = POSITION | SOLICIT | READER | FLOOR;
 }
 
 /// One life of one publisher: eight random bytes, drawn when it starts.
@@ -108,8 +114,47 @@ pub(crate) struct Header {
     pub(crate) sequence: u64,
     /// When it was sent, on its publisher's clock.
     pub(crate) sent: u64,
-    /// The highest position handed over for the entity so far.
-    pub(crate) position: Option<u64>,
+    pub(crate) position: Option<Position>,
+}
+
+/// The highest position handed over for an entity so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Position {
+    /// What this frame tells of is visible from here on.
+    Own(u64),
+    /// It is that of earlier frames. Nobody knows from where on what this frame tells of is visible.
+    Floor(u64),
+}
+
+impl Position {
+    /// The highest of all, this frame's included.
+    pub(crate) const fn highest(self) -> u64 {
+        let (Self::Own(position) | Self::Floor(position)) = self;
+        position
+    }
+}
+
+impl Header {
+    /// A frame's own position and the highest of those before it, as one.
+    pub(crate) fn position(own: Option<u64>, before: Option<u64>) -> Option<Position> {
+        match own {
+            Some(own) => Some(Position::Own(before.map_or(own, |before| before.max(own)))),
+            None => before.map(Position::Floor),
+        }
+    }
+
+    /// From where on what this frame tells of is visible, if it says so.
+    pub(crate) fn own_position(&self) -> Option<u64> {
+        match self.position {
+            Some(Position::Own(position)) => Some(position),
+            Some(Position::Floor(_)) | None => None,
+        }
+    }
+
+    /// The highest position handed over so far.
+    pub(crate) fn highest_position(&self) -> Option<u64> {
+        self.position.map(Position::highest)
+    }
 }
 
 /// A decoded frame; bodies borrow from the payload.
@@ -254,9 +299,11 @@ impl<'a> Frame<'a> {
             return Err(FrameError::Sequence);
         }
         let sent = reader.time()?;
-        let position = match flags & flag::POSITION {
-            0 => None,
-            _ => Some(reader.integer()?),
+        let position = match (flags & flag::POSITION, flags & flag::FLOOR) {
+            (0, 0) => None,
+            (0, _) => return Err(FrameError::Flags(flags)),
+            (_, 0) => Some(Position::Own(reader.integer()?)),
+            _ => Some(Position::Floor(reader.integer()?)),
         };
         let data_flags = flags & (flag::SOLICIT | flag::READER) == 0;
         let body = match tag & 0x0F {

@@ -298,13 +298,15 @@ impl Invalidator {
         if self.settings().read_only {
             return Err(EmitError::ReadOnly);
         }
-        let now = self.inner().clock.now();
         let mut out = remote.out.lock();
+        // Read under the lock: of two that hand over, the first has the earlier time.
+        let now = self.inner().clock.now();
         let handed = match out.outbox.topic(entity) {
             Ok(topic) => give(&mut out, topic, now),
             Err(refusal) => Err(refusal),
         };
         drop(out);
+        remote.wake_resolved();
         match handed {
             Ok(Handed::Sent) => Ok(Emitted::Sent),
             Ok(Handed::Queued) => {
@@ -322,6 +324,7 @@ impl Invalidator {
     fn refused(&self, refusal: Refusal) -> EmitError {
         match refusal {
             Refusal::Closed => EmitError::Closed,
+            Refusal::TooLarge { len, max } => EmitError::TooLarge { len, max },
             Refusal::Denied => EmitError::Denied,
             Refusal::TooManyEntities => EmitError::TooManyEntities {
                 max: self.settings().max_entities,
@@ -342,9 +345,8 @@ impl Invalidator {
             Some(remote) => {
                 let now = self.inner().clock.now();
                 let mut out = remote.out.lock();
-                let topic = out.outbox.topic(entity).map_err(|r| self.refused(r))?;
-                let guard = out.outbox.open_guard(topic, now);
-                Some((topic, guard.map_err(|r| self.refused(r))?))
+                let guard = out.outbox.open_guard(entity, now);
+                Some(guard.map_err(|r| self.refused(r))?)
             }
         };
         Ok(super::Writing::new(self.clone(), entity.clone(), id, guard))
@@ -366,8 +368,8 @@ impl Invalidator {
         let (Some(remote), Some((topic, guard))) = (self.remote(), guard) else {
             return Ok(Emitted::Standalone);
         };
-        let now = self.inner().clock.now();
         let mut out = remote.out.lock();
+        let now = self.inner().clock.now();
         let Out { outbox, wire } = &mut *out;
         let mut result = Ok(Handed::Sent);
         for id in ids {
@@ -387,6 +389,7 @@ impl Invalidator {
         // Only now: a beat sees the guard, or the frames.
         outbox.close_guard(topic, guard);
         drop(out);
+        remote.wake_resolved();
         if result != Ok(Handed::Sent) || remote.closing.lock().is_some() {
             remote.beat.wake();
         }

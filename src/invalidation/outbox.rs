@@ -17,17 +17,27 @@
 //! So a mark counts everything that was handed over before the stamp. A frame that the bus took
 //! and lost has a number, and shows as a gap; one that could not be numbered holds back the beat.
 //!
+//! # What is refused
+//! after the write has happened (the server denies it, it is too large, the end has begun) takes a
+//! number all the same. The next beat's mark counts it, so that the others find it missing, and
+//! flush. A guard is refused before the write: that costs nothing.
+//!
 //! # A goodbye
 //! tells the others that nothing is left to be said. It is refused while a guard is open, and
 //! after an emit was refused: then the others find this node silent, and doubt.
+//!
+//! # Wakers
+//! are foreign code. They are gathered here, and woken by whoever held the lock once it has let go
+//! of all locks ([`Outbox::take_wakers`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::task::Waker;
 
 use ahash::RandomState;
 
 use super::frame::Incarnation;
-use super::protocol::{Micros, OwnMarks};
+use super::protocol::{Micros, Mutant, OwnMarks};
 use super::subject::{Entity, Id, IdRef, Prefix, Topic};
 use crate::bus::{PublishError, Publisher};
 
@@ -37,8 +47,8 @@ mod topic;
 #[cfg(test)]
 mod tests;
 
-use topic::Outgoing;
 pub(crate) use topic::{GuardId, Outcome, Ticket};
+use topic::{Outgoing, Rider};
 
 /// A topic's place in the outbox.
 pub(crate) type TopicId = usize;
@@ -62,7 +72,12 @@ pub(crate) enum Handed {
 pub(crate) enum Refusal {
     Closed,
     TooManyEntities,
-    /// The server has refused what was sent for this entity, on this connection.
+    /// The bus takes nothing of that length.
+    TooLarge {
+        len: usize,
+        max: usize,
+    },
+    /// The server has refused what was sent for this entity, not long ago.
     Denied,
 }
 
@@ -134,7 +149,7 @@ pub(crate) struct OutboxRules {
     pub(crate) max_entities: usize,
     /// The simulator's broken rule.
     #[cfg(test)]
-    pub(crate) mutant: Option<super::protocol::Mutant>,
+    pub(crate) mutant: Option<Mutant>,
 }
 
 /// How often things happened.
@@ -159,7 +174,7 @@ enum Job {
         topic: TopicId,
         id: Id,
         position: Option<u64>,
-        ticket: Option<Arc<Ticket>>,
+        rider: Option<Rider>,
     },
     Batch {
         topic: TopicId,
@@ -180,6 +195,8 @@ pub(crate) struct Outbox {
     queue: VecDeque<Job>,
     /// Ids in the queue.
     waiting: usize,
+    /// Jobs in the queue that somebody waits for.
+    ridden: usize,
     /// Topics that have collapsed, in that order.
     collapsed: VecDeque<TopicId>,
     phase: Phase,
@@ -192,6 +209,8 @@ pub(crate) struct Outbox {
     max_payload: usize,
     next_guard: u64,
     counts: OutboxCounts,
+    /// Who waited for what is known by now.
+    wakers: Vec<Waker>,
 }
 
 impl Outbox {
@@ -211,6 +230,7 @@ impl Outbox {
             by_entity: HashMap::default(),
             queue: VecDeque::new(),
             waiting: 0,
+            ridden: 0,
             collapsed: VecDeque::new(),
             phase: Phase::Open,
             subject: Topic::buffer(),
@@ -220,22 +240,28 @@ impl Outbox {
             max_payload: MAX_BATCH,
             next_guard: 0,
             counts: OutboxCounts::default(),
+            wakers: Vec::new(),
         }
     }
 
     /// The place of an entity, made at its first use.
+    ///
+    /// # Errors
+    /// [`Refusal::TooManyEntities`], which counts: something was written that nobody will hear of.
     #[inline]
     pub(crate) fn topic(&mut self, entity: &Entity) -> Result<TopicId, Refusal> {
         match self.by_entity.get(entity) {
             Some(&topic) => Ok(topic),
-            None => self.new_topic(entity),
+            None => self
+                .new_topic(entity)
+                .inspect_err(|_| self.counts.refused += 1),
         }
     }
 
     #[cold]
     fn new_topic(&mut self, entity: &Entity) -> Result<TopicId, Refusal> {
         if self.topics.len() == self.rules.max_entities {
-            return Err(self.refuse(Refusal::TooManyEntities));
+            return Err(Refusal::TooManyEntities);
         }
         let id = self.topics.len();
         let outgoing = Outgoing::new(self.rules.prefix.topic(entity));
@@ -277,44 +303,64 @@ impl Outbox {
     /// Refuses everything from now on.
     pub(crate) fn end(&mut self) {
         self.phase = Phase::Ended;
-        for topic in &mut self.topics {
-            topic.give_up();
-        }
+        self.expire_waiting(Micros::MAX);
     }
 
-    /// The server refuses what is sent for this entity.
-    pub(crate) fn deny(&mut self, entity: &str) {
+    /// Whether everything is refused: nothing may follow a goodbye.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    /// The server refuses what is sent for this entity. It is tried again after a lease: a right
+    /// that is given back is told to nobody.
+    pub(crate) fn deny(&mut self, entity: &str, now: Micros) {
         if let Some(&topic) = self.by_entity.get(entity) {
-            self.topics[topic].denied = true;
+            self.topics[topic].denied_until = now.saturating_add(self.rules.lease);
         }
     }
 
     /// Another connection: what was denied may be allowed.
     pub(crate) fn allow(&mut self) {
         for topic in &mut self.topics {
-            topic.denied = false;
+            topic.denied_until = 0;
         }
     }
 
-    /// Whether this may be handed over now.
-    fn admit(&mut self, topic: TopicId, giver: Giver) -> Result<(), Refusal> {
+    /// Whether this would be taken now.
+    fn admits(&self, topic: TopicId, giver: Giver, now: Micros) -> Result<(), Refusal> {
         match (self.phase, giver) {
             (Phase::Open, _) | (Phase::Closing, Giver::Guard) => {}
-            (Phase::Closing, Giver::Anyone) => return Err(Refusal::Closed),
-            (Phase::Ended, _) => return Err(self.refuse(Refusal::Closed)),
+            (Phase::Closing, Giver::Anyone) | (Phase::Ended, _) => return Err(Refusal::Closed),
         }
-        if self.topics[topic].denied {
-            return Err(self.refuse(Refusal::Denied));
+        if now < self.topics[topic].denied_until {
+            return Err(Refusal::Denied);
         }
         Ok(())
     }
 
-    /// After a fork: the same entities, numbered from 1 again.
+    /// Whether this may be handed over now. It was written: if not, the others have to notice.
+    fn admit(
+        &mut self,
+        topic: TopicId,
+        giver: Giver,
+        position: Option<u64>,
+        now: Micros,
+    ) -> Result<(), Refusal> {
+        self.admits(topic, giver, now).map_err(|refusal| {
+            if self.broken(Mutant::RefusedUnnoticed) {
+                return refusal;
+            }
+            self.skip(topic, position);
+            self.refuse(refusal)
+        })
+    }
+
+    /// After a fork: the same entities, numbered from 1 again. What waits is sent under the new name.
     pub(crate) fn reincarnate(&mut self, incarnation: Incarnation, born: Micros) {
         self.incarnation = incarnation;
         self.born = born;
         for topic in &mut self.topics {
-            topic.restart();
+            topic.restart(&mut self.wakers);
             self.own.insert(topic.subjects.entity(), topic.mark.clone());
         }
     }
@@ -322,6 +368,14 @@ impl Outbox {
     fn refuse(&mut self, refusal: Refusal) -> Refusal {
         self.counts.refused += 1;
         refusal
+    }
+
+    /// The bus took something neither now nor will it later. It has its number.
+    fn failed(&mut self, error: &PublishError) -> Refusal {
+        self.refuse(match *error {
+            PublishError::TooLarge { len, max } => Refusal::TooLarge { len, max },
+            PublishError::Full | PublishError::Closed => Refusal::Closed,
+        })
     }
 
     /// Takes one drop.
@@ -333,25 +387,27 @@ impl Outbox {
         now: Micros,
         wire: &mut dyn Publisher,
     ) -> Result<Handed, Refusal> {
-        self.admit(topic, request.giver)?;
+        self.admit(topic, request.giver, request.position, now)?;
         let Request {
             id,
             position,
             ticket,
             ..
         } = request;
+        let rider = ticket.map(|ticket| Rider { ticket, at: now });
         if self.is_idle() {
-            match self.send_one(topic, id, position, ticket.clone(), now, wire) {
+            match self.send_one(topic, id, position, rider.as_ref(), now, wire) {
                 Ok(()) => return Ok(Handed::Sent),
                 Err(PublishError::Full) => {}
-                Err(_) => return Err(self.refuse(Refusal::Closed)),
+                Err(error) => return Err(self.failed(&error)),
             }
         }
+        self.ridden += usize::from(rider.is_some());
         Ok(self.enqueue(topic, 1, position, || Job::One {
             topic,
             id: id.to_id(),
             position,
-            ticket,
+            rider,
         }))
     }
 
@@ -364,25 +420,25 @@ impl Outbox {
         now: Micros,
         wire: &mut dyn Publisher,
     ) -> Result<Handed, Refusal> {
-        self.admit(topic, Giver::Anyone)?;
+        self.admit(topic, Giver::Anyone, position, now)?;
         let mut ids = ids.into_iter().peekable();
         let mut left = VecDeque::new();
         while self.is_idle()
             && left.is_empty()
             && let Some(&id) = ids.peek()
         {
-            let sent = if self.rules.plain_peers {
+            let alone = self.rules.plain_peers || self.fill_batch(&mut ids) == 0;
+            let sent = if alone {
                 ids.next();
                 self.send_one(topic, id, position, None, now, wire)
             } else {
-                self.fill_batch(&mut ids, self.max_payload);
                 self.send_batch(topic, position, now, wire)
             };
             match sent {
                 Ok(()) => {}
-                Err(PublishError::Full) if self.rules.plain_peers => left.push_back(id.to_id()),
+                Err(PublishError::Full) if alone => left.push_back(id.to_id()),
                 Err(PublishError::Full) => left.extend(self.built_batch().map(IdRef::to_id)),
-                Err(_) => return Err(self.refuse(Refusal::Closed)),
+                Err(error) => return Err(self.failed(&error)),
             }
         }
         let mut handed = Handed::Sent;
@@ -415,7 +471,7 @@ impl Outbox {
         now: Micros,
         wire: &mut dyn Publisher,
     ) -> Result<Handed, Refusal> {
-        self.admit(topic, Giver::Anyone)?;
+        self.admit(topic, Giver::Anyone, position, now)?;
         let idle = self.is_idle();
         self.collapse(topic, position, None);
         if idle {
@@ -437,11 +493,12 @@ impl Outbox {
     ) -> Handed {
         let full = self.waiting + count > self.rules.capacity;
         if full || self.topics[topic].collapsed {
-            let ticket = match job() {
-                Job::One { ticket, .. } => ticket,
+            let rider = match job() {
+                Job::One { rider, .. } => rider,
                 Job::Batch { .. } => None,
             };
-            self.collapse(topic, position, ticket);
+            self.ridden -= usize::from(rider.is_some());
+            self.collapse(topic, position, rider);
             self.counts.collapsed += count as u64;
             return Handed::Collapsed;
         }
@@ -451,9 +508,9 @@ impl Outbox {
         Handed::Queued
     }
 
-    fn collapse(&mut self, topic: TopicId, position: Option<u64>, ticket: Option<Arc<Ticket>>) {
+    fn collapse(&mut self, topic: TopicId, position: Option<u64>, rider: Option<Rider>) {
         let outgoing = &mut self.topics[topic];
-        outgoing.riders.extend(ticket);
+        outgoing.riders.extend(rider);
         outgoing.all_position = outgoing.all_position.max(position);
         if !std::mem::replace(&mut outgoing.collapsed, true) {
             self.collapsed.push_back(topic);
@@ -490,27 +547,30 @@ impl Outbox {
             let Some(&topic) = self.collapsed.front() else {
                 return Ok(false);
             };
-            self.send_all(topic, now, wire)?;
-            self.collapsed.pop_front();
-            return Ok(true);
+            let sent = self.send_all(topic, now, wire);
+            if sent != Err(PublishError::Full) {
+                self.collapsed.pop_front();
+            }
+            return sent.map(|()| true);
         };
         match job {
             Job::One {
                 topic,
                 id,
                 position,
-                ticket,
+                rider,
             } => {
-                let sent = self.send_one(topic, id.borrowed(), position, ticket.clone(), now, wire);
+                let sent = self.send_one(topic, id.borrowed(), position, rider.as_ref(), now, wire);
                 if sent == Err(PublishError::Full) {
                     self.queue.push_front(Job::One {
                         topic,
                         id,
                         position,
-                        ticket,
+                        rider,
                     });
                 } else {
                     self.waiting -= 1;
+                    self.ridden -= usize::from(rider.is_some());
                 }
                 sent?;
             }
@@ -519,15 +579,17 @@ impl Outbox {
                 mut ids,
                 position,
             } => {
-                let (done, sent) = if self.rules.plain_peers {
+                let together = match self.rules.plain_peers {
+                    true => 0,
+                    false => self.fill_batch(&mut ids.iter().map(Id::borrowed).peekable()),
+                };
+                let (done, sent) = if together == 0 {
                     let sent = ids.front().map_or(Ok(()), |id| {
                         self.send_one(topic, id.borrowed(), position, None, now, wire)
                     });
                     (1, sent)
                 } else {
-                    let mut borrowed = ids.iter().map(Id::borrowed).peekable();
-                    let done = self.fill_batch(&mut borrowed, self.max_payload);
-                    (done, self.send_batch(topic, position, now, wire))
+                    (together, self.send_batch(topic, position, now, wire))
                 };
                 if sent != Err(PublishError::Full) {
                     ids.drain(..done.min(ids.len()));

@@ -5,7 +5,11 @@ use proptest::prelude::*;
 type OwnedMark = (String, u64, u64, u64);
 
 fn header() -> impl Strategy<Value = Header> {
-    let position = prop_oneof![Just(None), any::<u64>().prop_map(Some)];
+    let position = prop_oneof![
+        Just(None),
+        any::<u64>().prop_map(|at| Some(Position::Own(at))),
+        any::<u64>().prop_map(|at| Some(Position::Floor(at))),
+    ];
     (any::<u64>(), 1u64.., 0..=MAX_MICROS, position).prop_map(
         |(incarnation, sequence, sent, position)| Header {
             incarnation: Incarnation(incarnation),

@@ -2,11 +2,12 @@
 
 use crate::invalidation::subject::IdRef;
 
-use super::{Echo, Header, Incarnation, Kind, MAGIC, Mark, VERSION, flag, leb128};
+use super::{Echo, Header, Incarnation, Kind, MAGIC, Mark, Position, VERSION, flag, leb128};
 
 fn write_header(out: &mut Vec<u8>, kind: Kind, flags: u8, header: &Header) {
     let position = match header.position {
-        Some(_) => flag::POSITION,
+        Some(Position::Own(_)) => flag::POSITION,
+        Some(Position::Floor(_)) => flag::POSITION | flag::FLOOR,
         None => 0,
     };
     out.extend_from_slice(&MAGIC);
@@ -16,7 +17,7 @@ fn write_header(out: &mut Vec<u8>, kind: Kind, flags: u8, header: &Header) {
     leb128::write(out, header.sequence);
     leb128::write(out, header.sent);
     if let Some(position) = header.position {
-        leb128::write(out, position);
+        leb128::write(out, position.highest());
     }
 }
 

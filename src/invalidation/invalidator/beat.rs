@@ -29,7 +29,9 @@ pub(super) fn run(inner: &Arc<Inner>) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {
         let next = turn(inner, remote, &waker);
-        if let Some(farewell) = inner.step_closing(remote, &waker) {
+        let farewell = inner.step_closing(remote, &waker);
+        remote.wake_resolved();
+        if let Some(farewell) = farewell {
             end(inner, remote, farewell);
             return;
         }
@@ -50,13 +52,16 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
     // Read under the lock; and whatever is handed over later than this waits for the next beat.
     let now = inner.clock.now();
     let lost = std::mem::replace(&mut core.lost, status.lost) != status.lost;
-    let unsettled: Vec<_> = {
+    let (unsettled, ended): (Vec<_>, bool) = {
         let out = remote.out.lock();
         let entities = out.outbox.unsettled_entities(now);
-        entities
+        let unsettled = entities
             .filter_map(|(entity, unsettled)| Some((core.node.find(entity)?, unsettled)))
-            .collect()
+            .collect();
+        (unsettled, out.outbox.has_ended())
     };
+    // A beat after the goodbye would take it back.
+    let mute = blocked || ended || status.link == Link::Closed;
     let reconnected = core.node.seen_generation() != generation;
     let (deaf, plan) = inner.with_node(remote, &mut core, now, |node, hands| {
         node.generation(now, generation, hands);
@@ -68,11 +73,11 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
         }
         node.tick(now, hands);
         let deaf = status.link == Link::Up && node.asks_again(now);
-        let due = node.beat_due() <= now && !blocked && status.link != Link::Closed;
+        let due = node.beat_due() <= now && !mute;
         (deaf, due.then(|| node.plan_beat(now, generation)))
     });
     let mut next = core.node.next_tick(now);
-    if !blocked {
+    if !mute {
         next = next.min(core.node.beat_due());
     }
     drop(core);
@@ -90,9 +95,10 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
         outbox.allow();
         outbox.expire(Micros::MAX);
     }
-    // Whoever waits for a frame that no beat followed back has waited long enough.
+    // Whoever waits for a frame that no beat followed back, or that has not left, has waited long
+    // enough.
     let lease = crate::invalidation::settings::micros(inner.settings.lease_or_default());
-    outbox.expire(now.saturating_sub(2 * lease));
+    outbox.expire_waiting(now.saturating_sub(2 * lease));
     if let Some(unsettled) = outbox.next_unsettled(now) {
         next = next.min(unsettled);
     }

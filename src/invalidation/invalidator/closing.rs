@@ -15,13 +15,21 @@ pub(super) struct Closing {
     said: bool,
 }
 
+/// The earlier of two ends; `None` is never.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 impl Inner {
     /// Begins the end, or shortens one that has begun.
     pub(super) fn begin_closing(&self, remote: &Remote, within: Duration) {
         let deadline = Instant::now().checked_add(within);
         let mut closing = remote.closing.lock();
         match closing.as_mut() {
-            Some(closing) => closing.deadline = closing.deadline.min(deadline).or(deadline),
+            Some(closing) => closing.deadline = earlier(closing.deadline, deadline),
             None => {
                 *closing = Some(Closing {
                     deadline,
@@ -51,6 +59,11 @@ impl Inner {
     }
 
     fn step_goodbye(&self, remote: &Remote, waker: &Waker) -> Option<Farewell> {
+        // As long as a guard holds up the end this node beats as ever: a goodbye that is planned
+        // takes the place of the next beat.
+        if !remote.out.lock().outbox.wants_bye() {
+            return None;
+        }
         let (plan, now) = {
             let mut core = remote.core.lock();
             let now = self.clock.now();
@@ -68,8 +81,12 @@ impl Inner {
                 self.step_flush(remote, waker)
             }
             // A guard may still be let go of; a refused emit stays refused.
-            Err(NoBeat::Unsettled) if outbox.has_guards() && outbox.counts().refused == 0 => None,
-            Err(NoBeat::Bus(PublishError::Full) | NoBeat::Stale) => None,
+            Err(NoBeat::Unsettled) if outbox.has_guards() => None,
+            Err(NoBeat::Bus(PublishError::Full) | NoBeat::Stale) => {
+                drop(out);
+                remote.core.lock().node.retry_beat(now);
+                None
+            }
             Err(NoBeat::Unsettled | NoBeat::Bus(_)) => {
                 outbox.end();
                 Some(Farewell::Unsaid)

@@ -3,11 +3,14 @@
 //! # Locks
 //! *Receiving half* (`core`), then *sending half* (`out`), then `listeners`: whoever holds one may
 //! take a later one, never an earlier. Those who emit take `out` alone, for the time of numbering
-//! one frame, and hold nothing while caches are dropped from.
+//! one frame, and hold nothing while caches are dropped from, or while those are woken who waited
+//! for a frame.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
@@ -143,6 +146,16 @@ impl Remote {
         drop(ear);
     }
 
+    /// Wakes those whose frames are accounted for by now. Called with no lock held: they may do as
+    /// they like.
+    #[inline]
+    pub(super) fn wake_resolved(&self) {
+        if self.awaited.load(Relaxed) > 0 {
+            let wakers = self.out.lock().outbox.take_wakers();
+            wakers.into_iter().for_each(wake);
+        }
+    }
+
     /// Runs `log` at most once a second.
     pub(super) fn complain(&self, log: impl FnOnce()) {
         let mut last = self.complaint.lock();
@@ -152,6 +165,13 @@ impl Remote {
             drop(last);
             log();
         }
+    }
+}
+
+/// Wakes a task of somebody else's, whose panic is its own affair.
+fn wake(waker: Waker) {
+    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+        tracing::error!("a waker panicked");
     }
 }
 
@@ -266,10 +286,12 @@ impl Inner {
             }
             node.message(now, &address, payload, hands);
         });
-        if core.node.beat_due() < due {
-            drop(core);
+        let hurries = core.node.beat_due() < due;
+        drop(core);
+        if hurries {
             remote.beat.wake();
         }
+        remote.wake_resolved();
     }
 
     /// The bus says that something happened. All but losses and the end is looked up again by the
@@ -290,7 +312,8 @@ impl Inner {
                     | Address::Batch { entity },
                 ) = self.settings.prefix.parse(subject)
                 {
-                    remote.out.lock().outbox.deny(entity.as_str());
+                    let mut out = remote.out.lock();
+                    out.outbox.deny(entity.as_str(), self.clock.now());
                 }
             }
             Event::SubscribeDenied { subject } => {
@@ -308,6 +331,7 @@ impl Inner {
             Event::Connected { .. } | Event::Disconnected | Event::Lost { .. } => {}
         }
         remote.beat.wake();
+        remote.wake_resolved();
     }
 
     /// Drops an id in this node's own caches, before anybody else hears of it.

@@ -34,6 +34,14 @@ pub enum EmitError {
     /// The invalidator or its bus is closed.
     #[error("the invalidator is closed")]
     Closed,
+    /// It is longer than the bus takes.
+    #[error("a frame of {len} bytes is over the bus's limit of {max}")]
+    TooLarge {
+        /// Its length in bytes.
+        len: usize,
+        /// [`Bus::max_payload`](crate::bus::Bus::max_payload).
+        max: usize,
+    },
     /// The server refuses what this node publishes for this entity.
     #[error("the server denies publishing for this entity")]
     Denied,

@@ -1,10 +1,9 @@
 //! Numbering and publishing.
 
 use std::iter::Peekable;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::topic::{Awaited, Outcome, Ticket};
+use super::topic::{Awaited, Outcome, Rider};
 use super::{MAX_BATCH, NoBeat, Outbox, TopicId};
 use crate::bus::{PublishError, Publisher};
 use crate::invalidation::frame::{
@@ -27,32 +26,31 @@ impl Outbox {
         topic: TopicId,
         id: IdRef<'_>,
         position: Option<u64>,
-        ticket: Option<Arc<Ticket>>,
+        rider: Option<&Rider>,
         now: Micros,
         wire: &mut dyn Publisher,
     ) -> Result<(), PublishError> {
         let number = self.number(topic);
-        if let Some(ticket) = &ticket {
+        if let Some(rider) = rider {
             // Before it is sent: it may be back before this call ends.
-            let awaited = &mut self.topics[topic].awaited;
-            awaited.push_back(Awaited {
+            self.topics[topic].awaited.push(Awaited {
                 number,
-                at: now,
-                ticket: ticket.clone(),
+                rider: rider.clone(),
             });
         }
         let sent = self.send(topic, To::One(id), number, position, now, wire);
         if sent.is_ok()
             && self.broken(Mutant::FlushIsConfirmation)
-            && let Some(ticket) = &ticket
+            && let Some(rider) = rider
         {
-            ticket.resolve(Outcome::Returned);
+            self.wakers.extend(rider.ticket.resolve(Outcome::Returned));
         }
         if sent.is_err()
-            && let Some(last) = ticket.and_then(|_| self.topics[topic].awaited.pop_back())
+            && let Some(last) = rider.and_then(|_| self.topics[topic].awaited.pop_back())
             && sent != Err(PublishError::Full)
         {
-            last.ticket.resolve(Outcome::Unknown);
+            let waker = last.rider.ticket.resolve(Outcome::Unknown);
+            self.wakers.extend(waker);
         }
         sent
     }
@@ -68,15 +66,12 @@ impl Outbox {
         let position = outgoing.all_position;
         let riders = outgoing.riders.len();
         let waiting = outgoing.riders.iter().cloned();
-        outgoing.awaited.extend(waiting.map(|ticket| Awaited {
-            number,
-            at: now,
-            ticket,
-        }));
+        let awaited = waiting.map(|rider| Awaited { number, rider });
+        outgoing.awaited.extend(awaited);
         let sent = self.send(topic, To::All, number, position, now, wire);
         let outgoing = &mut self.topics[topic];
         if sent == Err(PublishError::Full) {
-            outgoing.awaited.truncate(outgoing.awaited.len() - riders);
+            outgoing.awaited.cut(riders);
         } else {
             outgoing.collapsed = false;
             outgoing.all_position = None;
@@ -85,13 +80,12 @@ impl Outbox {
         sent
     }
 
-    /// Gathers a batch from the front of `ids`; says how many.
+    /// Gathers a batch from the front of `ids`; says how many. None: the first fits no batch.
     pub(super) fn fill_batch<'a>(
         &mut self,
         ids: &mut Peekable<impl Iterator<Item = IdRef<'a>>>,
-        max_payload: usize,
     ) -> usize {
-        let limit = max_payload.min(MAX_BATCH);
+        let limit = self.max_payload.min(MAX_BATCH);
         let mut batch = BatchWriter::new(&mut self.scratch);
         while let Some(&id) = ids.peek()
             && batch.push(id, limit)
@@ -131,6 +125,15 @@ impl Outbox {
         self.topics[topic].mark.load(Relaxed) + 1
     }
 
+    /// Numbers what was refused after it was written, so that the next mark counts it.
+    #[cold]
+    pub(super) fn skip(&mut self, topic: TopicId, position: Option<u64>) {
+        let number = self.number(topic);
+        let outgoing = &mut self.topics[topic];
+        outgoing.mark.store(number, Release);
+        outgoing.position = outgoing.position.max(position);
+    }
+
     fn send(
         &mut self,
         topic: TopicId,
@@ -140,12 +143,16 @@ impl Outbox {
         now: Micros,
         wire: &mut dyn Publisher,
     ) -> Result<(), PublishError> {
+        let own = match self.broken(Mutant::FloorIsOwnPosition) {
+            true => position.max(self.topics[topic].position),
+            false => position,
+        };
         let outgoing = &mut self.topics[topic];
         let header = Header {
             incarnation: self.incarnation,
             sequence: number,
             sent: now.saturating_sub(self.born),
-            position: outgoing.position.max(position),
+            position: Header::position(own, outgoing.position),
         };
         self.frame.clear();
         let subject = match to {
@@ -175,7 +182,7 @@ impl Outbox {
             }
             Err(_) => {}
         }
-        outgoing.position = header.position;
+        outgoing.position = header.highest_position();
         sent
     }
 
@@ -190,7 +197,7 @@ impl Outbox {
         now: Micros,
         wire: &mut dyn Publisher,
     ) -> Result<(), NoBeat> {
-        if plan.incarnation != self.incarnation {
+        if plan.incarnation != self.incarnation || self.has_ended() {
             return Err(NoBeat::Stale);
         }
         if bye {

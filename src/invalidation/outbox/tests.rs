@@ -3,7 +3,7 @@ use std::task::{Context, Poll};
 
 use super::*;
 use crate::bus::{PublishError, Publisher};
-use crate::invalidation::frame::{Body, Frame};
+use crate::invalidation::frame::{Body, Frame, Position};
 use crate::invalidation::protocol::BeatPlan;
 use crate::invalidation::subject::Subject;
 
@@ -12,6 +12,8 @@ use crate::invalidation::subject::Subject;
 struct Tape {
     room: usize,
     closed: bool,
+    /// The longest payload.
+    most: usize,
     sent: Vec<(String, Vec<u8>)>,
 }
 
@@ -19,6 +21,10 @@ impl Publisher for Tape {
     fn publish(&mut self, subject: Subject<'_>, payload: &[u8]) -> Result<(), PublishError> {
         if self.closed {
             return Err(PublishError::Closed);
+        }
+        let (len, max) = (payload.len(), self.most);
+        if len > max {
+            return Err(PublishError::TooLarge { len, max });
         }
         self.room = self.room.checked_sub(1).ok_or(PublishError::Full)?;
         let subject = subject.as_str().trim_start_matches("cache.invalidate.");
@@ -40,6 +46,7 @@ impl Tape {
         Self {
             room,
             closed: false,
+            most: usize::MAX,
             sent: Vec::new(),
         }
     }
@@ -61,7 +68,12 @@ impl Tape {
                     format!("beat {}", marks.join(","))
                 }
                 _ => match frame.header.position {
-                    Some(at) => format!("{subject} {} at {at}", frame.header.sequence),
+                    Some(Position::Own(at)) => {
+                        format!("{subject} {} at {at}", frame.header.sequence)
+                    }
+                    Some(Position::Floor(at)) => {
+                        format!("{subject} {} after {at}", frame.header.sequence)
+                    }
                     None => format!("{subject} {}", frame.header.sequence),
                 },
             }
@@ -83,8 +95,12 @@ fn outbox(plain_peers: bool) -> (Outbox, TopicId) {
         mutant: None,
     };
     let mut outbox = Outbox::new(rules, Incarnation(1), 0, Arc::default());
-    let topic = outbox.topic(&Entity::new("user").unwrap()).unwrap();
+    let topic = outbox.topic(&user()).unwrap();
     (outbox, topic)
+}
+
+fn user() -> Entity {
+    Entity::new("user").unwrap()
 }
 
 fn one(outbox: &mut Outbox, topic: TopicId, id: &str, tape: &mut Tape) -> Result<Handed, Refusal> {
@@ -204,7 +220,7 @@ fn positions_only_rise() {
     let sent = [
         "user.a 1 at 7",
         "user.b 2 at 7",
-        "user.c 3 at 7",
+        "user.c 3 after 7",
         "user.d 4 at 9",
     ];
     assert_eq!(tape.take(), sent);
@@ -219,7 +235,7 @@ fn a_beat_counts_what_was_handed_over_before_it() {
     tape.room = 9;
     assert_eq!(outbox.beat(&plan(), false, 1, &mut tape), Ok(()));
     assert_eq!(tape.take(), ["user.a 1", "beat user=1/0"]);
-    let guard = outbox.open_guard(topic, 1).unwrap();
+    let guard = outbox.open_guard(&user(), 1).unwrap().1;
     assert_eq!(outbox.next_unsettled(1), Some(101));
     assert_eq!(outbox.beat(&plan(), false, 100, &mut tape), Ok(()));
     assert_eq!(outbox.beat(&plan(), false, 101, &mut tape), Ok(()));
@@ -235,17 +251,14 @@ fn a_beat_counts_what_was_handed_over_before_it() {
 #[test]
 fn a_goodbye_is_said_only_if_it_is_true() {
     let ((mut outbox, topic), mut tape) = (outbox(true), Tape::new(9));
-    let guard = outbox.open_guard(topic, 1).unwrap();
+    let guard = outbox.open_guard(&user(), 1).unwrap().1;
     outbox.close();
-    assert_eq!(
-        one(&mut outbox, topic, "a", &mut tape),
-        Err(Refusal::Closed)
-    );
-    assert!(outbox.open_guard(topic, 1).is_err());
-    assert_eq!(
-        outbox.beat(&plan(), true, 1, &mut tape),
-        Err(NoBeat::Unsettled)
-    );
+    assert!(outbox.open_guard(&user(), 1).is_err());
+    assert!(!outbox.wants_bye());
+    let unsettled = Err(NoBeat::Unsettled);
+    assert_eq!(outbox.beat(&plan(), true, 1, &mut tape), unsettled);
+    // Until the guard lets go there are beats.
+    assert_eq!(outbox.beat(&plan(), false, 1, &mut tape), Ok(()));
     let request = Request {
         id: IdRef::new("b").unwrap(),
         position: None,
@@ -254,18 +267,67 @@ fn a_goodbye_is_said_only_if_it_is_true() {
     };
     assert_eq!(outbox.emit(topic, request, 1, &mut tape), Ok(Handed::Sent));
     outbox.close_guard(topic, guard);
+    assert!(outbox.wants_bye());
     assert_eq!(outbox.beat(&plan(), true, 1, &mut tape), Ok(()));
-    assert_eq!(tape.take(), ["user.b 1", "beat user=1/0"]);
-    let ((mut outbox, topic), mut tape) = (self::outbox(true), Tape::new(9));
-    outbox.deny("user");
+    assert_eq!(tape.take(), ["beat ", "user.b 1", "beat user=1/0"]);
+    outbox.end();
+    let after = outbox.beat(&plan(), false, 1, &mut tape);
+    assert_eq!(after, Err(NoBeat::Stale), "nothing follows a goodbye");
+}
+
+#[test]
+fn what_is_refused_after_its_commit_takes_a_number() {
+    let ((mut outbox, topic), mut tape) = (outbox(true), Tape::new(9));
+    outbox.deny("user", 1);
+    assert!(outbox.open_guard(&user(), 1).is_err());
+    assert_eq!(outbox.mark(topic), 0, "nothing was written");
+    let denied = Err(Refusal::Denied);
+    assert_eq!(one(&mut outbox, topic, "a", &mut tape), denied);
+    assert_eq!(outbox.emit_all(topic, Some(5), 3, &mut tape), denied);
+    let ids = [IdRef::new("a").unwrap()];
+    assert_eq!(outbox.emit_batch(topic, ids, None, 3, &mut tape), denied);
+    assert_eq!(outbox.beat(&plan(), false, 3, &mut tape), Ok(()));
+    // After a lease it is tried again.
     assert_eq!(
-        one(&mut outbox, topic, "a", &mut tape),
-        Err(Refusal::Denied)
+        outbox.emit_batch(topic, ids, None, 4, &mut tape),
+        Ok(Handed::Sent)
     );
+    outbox.deny("user", 5);
     outbox.allow();
     assert_eq!(one(&mut outbox, topic, "a", &mut tape), Ok(Handed::Sent));
-    let bye = outbox.beat(&plan(), true, 1, &mut tape);
+    outbox.close();
+    let closed = Err(Refusal::Closed);
+    assert_eq!(one(&mut outbox, topic, "a", &mut tape), closed);
+    assert_eq!(outbox.beat(&plan(), false, 5, &mut tape), Ok(()));
+    let sent = [
+        "beat user=3/0",
+        "user.a 4 after 5",
+        "user.a 5 after 5",
+        "beat user=6/0",
+    ];
+    assert_eq!(tape.take(), sent);
+    let bye = outbox.beat(&plan(), true, 5, &mut tape);
     assert_eq!(bye, Err(NoBeat::Unsettled), "something was refused");
+}
+
+#[test]
+fn what_is_too_large_is_given_up_once() {
+    for plain in [true, false] {
+        let ((mut outbox, topic), mut tape) = (outbox(plain), Tape::new(0));
+        let ids = ["a", "b"].map(|id| IdRef::new(id).unwrap());
+        outbox.set_max_payload(8);
+        outbox.emit_batch(topic, ids, None, 1, &mut tape).unwrap();
+        one(&mut outbox, topic, "c", &mut tape).unwrap();
+        outbox.emit_all(topic, None, 1, &mut tape).unwrap();
+        (tape.room, tape.most) = (9, 8);
+        assert_eq!(outbox.drain(9, 1, &mut tape), Drained::Empty);
+        assert_eq!((outbox.counts().failed, outbox.mark(topic)), (4, 4));
+        let large = Refusal::TooLarge { len: 14, max: 8 };
+        assert_eq!(one(&mut outbox, topic, "d", &mut tape), Err(large));
+        let batch = outbox.emit_batch(topic, ids, None, 1, &mut tape);
+        assert_eq!(batch, Err(large));
+        assert_eq!(outbox.mark(topic), 6);
+    }
 }
 
 #[test]
@@ -294,6 +356,21 @@ fn tickets_tell_what_became_of_a_frame() {
     assert_eq!(outcomes(), [unknown, yes, unknown, None]);
     outbox.end();
     assert_eq!(outcomes(), [unknown, yes, unknown, unknown]);
+    // Who waits for what has not left waits no longer than anybody else.
+    let ((mut outbox, _), mut tape) = (self::outbox(true), Tape::new(0));
+    let tickets: Vec<_> = (1..=5)
+        .map(|now| emit(&mut outbox, now, &mut tape))
+        .collect();
+    outbox.expire(9);
+    assert!(tickets.iter().all(|ticket| ticket.outcome().is_none()));
+    for before in 1..=6 {
+        outbox.expire_waiting(before);
+        let known = tickets.iter().filter(|ticket| ticket.outcome() == unknown);
+        assert_eq!(known.count() as u64, before - 1);
+    }
+    tape.room = 9;
+    assert_eq!(outbox.drain(9, 1, &mut tape), Drained::Empty);
+    assert_eq!(tape.take().len(), 4, "it is sent nevertheless");
     // One that collapsed is confirmed by the "all".
     let ((mut outbox, _), mut tape) = (self::outbox(true), Tape::new(0));
     let tickets: Vec<_> = (0..4).map(|_| emit(&mut outbox, 1, &mut tape)).collect();

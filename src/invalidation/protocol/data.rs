@@ -82,7 +82,7 @@ impl Node {
                     let old = slot.is_some_and(|slot| self.is_old(row, slot, &header));
                     if !(old && self.rules.broken(Mutant::IgnoreOldSequences)) {
                         let age = slot.and_then(|slot| self.age(slot, now, header.sent));
-                        fx.remove(row, id, header.position, age);
+                        fx.remove(row, id, header.own_position(), age);
                     }
                     if let Count::Gap = count {
                         self.gap(row, now, Reason::Gap, fx);
@@ -111,7 +111,7 @@ impl Node {
             }) => {
                 count = self.count(now, entity, row, &header, fx).0;
                 if let Some(row) = row.and_then(|row| self.rows.get_mut(row)?.as_mut()) {
-                    row.raise_floor(header.position);
+                    row.raise_floor(header.highest_position());
                 }
             }
             Stamp::Frame(_) | Stamp::Unreadable => self.counts.unreadable += 1,
@@ -145,7 +145,7 @@ impl Node {
         }
         let age = slot.and_then(|slot| self.age(slot, now, header.sent));
         for id in ids.iter() {
-            fx.remove(row, id, header.position, age);
+            fx.remove(row, id, header.own_position(), age);
         }
         if let Count::Gap = count {
             self.gap(row, now, Reason::Gap, fx);
@@ -178,7 +178,7 @@ impl Node {
         if !known && self.rules.broken(Mutant::BaselineIsFirstHeard) {
             state.mark(slot, header.sequence);
         }
-        state.raise_floor(header.position);
+        state.raise_floor(header.highest_position());
         let last = state.last(slot);
         let mut gap = state.number(slot, header.sequence);
         if let Some(peer) = self.peers.get_mut(slot)

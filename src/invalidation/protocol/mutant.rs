@@ -38,6 +38,12 @@ pub(crate) enum Mutant {
     NoCalibration,
     /// A guard that stays open for too long is not told.
     SilentGuard,
+    /// What is refused after its commit takes no number, and is not counted.
+    RefusedUnnoticed,
+    /// Beats are planned, and not sent, for as long as a guard holds up the end.
+    MuteWhileClosing,
+    /// A position that is only that of earlier frames counts as a frame's own.
+    FloorIsOwnPosition,
     /// A subscription that the server took away is never asked for again.
     NeverAsksAgain,
 }

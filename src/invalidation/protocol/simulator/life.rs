@@ -12,7 +12,7 @@ use crate::invalidation::cache::Reason;
 use crate::invalidation::fence::{Coherence, View};
 use crate::invalidation::outbox::{Giver, Handed, Outcome, Request, Ticket};
 use crate::invalidation::protocol::Mutant;
-use crate::invalidation::subject::IdRef;
+use crate::invalidation::subject::{Entity, IdRef};
 
 /// The topic of an entity; the outbox made them in this order.
 const fn topic(entity: usize) -> usize {
@@ -187,7 +187,11 @@ impl World {
     fn guarded(&mut self, host: usize, pid: u64, key: Key) {
         let rolled_back = self.rng.chance(5);
         let write = self.with(host, |process, now| {
-            let guard = process.outbox.open_guard(topic(key.0), now).unwrap();
+            let guard = process
+                .outbox
+                .open_guard(&Entity::new(ENTITIES[key.0]).unwrap(), now)
+                .unwrap()
+                .1;
             process.next += 1;
             let open = OpenWrite {
                 key,
