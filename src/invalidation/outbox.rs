@@ -347,7 +347,11 @@ impl Outbox {
         now: Micros,
     ) -> Result<(), Refusal> {
         self.admits(topic, giver, now).map_err(|refusal| {
-            if self.broken(Mutant::RefusedUnnoticed) {
+            let unnoticed = match refusal {
+                Refusal::Denied => Mutant::DeniedUnnoticed,
+                _ => Mutant::ClosingUnnoticed,
+            };
+            if self.broken(unnoticed) {
                 return refusal;
             }
             self.skip(topic, position);

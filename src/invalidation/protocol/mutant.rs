@@ -38,8 +38,10 @@ pub(crate) enum Mutant {
     NoCalibration,
     /// A guard that stays open for too long is not told.
     SilentGuard,
-    /// What is refused after its commit takes no number, and is not counted.
-    RefusedUnnoticed,
+    /// What the server denies after the commit takes no number, and is not counted.
+    DeniedUnnoticed,
+    /// Nor does what comes after its commit while the end waits for a guard.
+    ClosingUnnoticed,
     /// Beats are planned, and not sent, for as long as a guard holds up the end.
     MuteWhileClosing,
     /// A position that is only that of earlier frames counts as a frame's own.

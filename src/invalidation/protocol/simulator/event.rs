@@ -19,6 +19,8 @@ pub(super) struct Plan {
     pub(super) write_every: Time,
     /// Writers are quick, nobody asks for flushes, and who goes down waits for its guards.
     pub(super) orderly: bool,
+    /// How long a guard may be open. Beyond the usual, guards are slow.
+    pub(super) write_limit: Time,
     /// The time between orderly restarts of one host after the other; 0 for none.
     pub(super) rolling_every: Time,
     /// No other fault happens.
@@ -82,6 +84,12 @@ pub(super) enum Event {
     Overrun {
         host: usize,
         pid: u64,
+    },
+    /// The client hears that the server denied it to publish.
+    Denied {
+        host: usize,
+        pid: u64,
+        entity: usize,
     },
     Boot {
         host: usize,
@@ -171,6 +179,7 @@ impl Event {
             | Self::LoadReads { host, pid, .. }
             | Self::LoadEnds { host, pid, .. }
             | Self::Overrun { host, pid }
+            | Self::Denied { host, pid, .. }
             | Self::Restart { host, pid } => Some((host, Some(pid))),
             Self::AtServer { .. }
             | Self::Connect { .. }

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use super::event::Event;
 use super::net::{Link, Packet, Time};
-use super::world::{MS, SECOND, World};
+use super::store::ENTITIES;
+use super::world::{MAX_LAG, MS, SECOND, World};
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,9 +34,11 @@ pub(super) enum Fault {
     /// The bus takes nothing for a while.
     FullBus,
     Garbage,
+    /// A server denies a host to publish for one entity.
+    Denial,
 }
 
-pub(super) const FAULTS: [Fault; 17] = [
+pub(super) const FAULTS: [Fault; 18] = [
     Fault::Loss,
     Fault::Duplication,
     Fault::Reordering,
@@ -53,6 +56,7 @@ pub(super) const FAULTS: [Fault; 17] = [
     Fault::LaggingReplica,
     Fault::FullBus,
     Fault::Garbage,
+    Fault::Denial,
 ];
 
 impl World {
@@ -145,7 +149,7 @@ impl World {
                 }
             }
             (Fault::LaggingReplica, _) => {
-                let lag = self.rng.range(10 * MS, 8 * SECOND);
+                let lag = self.rng.range(10 * MS, MAX_LAG);
                 let place = &mut self.hosts[host];
                 (place.lag_until, place.lag) = (until, lag);
             }
@@ -155,6 +159,10 @@ impl World {
                 self.lose_some(host, span + 3 * SECOND);
             }
             (Fault::Garbage, Some(_)) => self.garbage(host),
+            (Fault::Denial, Some(_)) => {
+                let entity = self.rng.below(ENTITIES.len());
+                self.hosts[host].access.mute = (entity, until);
+            }
             // There is no process to strike.
             (_, None) => return,
         }

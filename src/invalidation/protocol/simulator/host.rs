@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use super::net::Time;
 use super::rng::Rng;
-use super::store::{ENTITIES, Key};
+use super::store::{ENTITIES, Key, MIXED, PLAIN, STAMPED};
+use super::world::{MAX_LAG, SECOND};
 use crate::bus::{PublishError, Publisher};
 use crate::invalidation::cache::{Cache, Reason, Unfinished};
 use crate::invalidation::fence::{Clock, Fence, Mark, Stamp};
@@ -72,6 +73,9 @@ impl Publisher for Wire {
         Poll::Ready(Ok(()))
     }
 }
+
+/// For how long a drop without a position keeps what a replica shows out of the mixed cache.
+const SETTLE: std::time::Duration = std::time::Duration::from_micros(MAX_LAG + SECOND);
 
 /// A cached version.
 #[derive(Debug, Clone, Copy)]
@@ -147,7 +151,8 @@ pub(super) struct Process {
     pub(super) watches: Vec<SimWatch>,
     /// The client's counter: read by the process.
     pub(super) generation: u64,
-    pub(super) closing: bool,
+    /// Since the end began: until when it waits for guards.
+    pub(super) closing: Option<Time>,
     pub(super) loads: BTreeMap<u64, Load>,
     pub(super) writes: BTreeMap<u64, OpenWrite>,
     pub(super) next: u64,
@@ -194,7 +199,11 @@ impl Process {
         let watch = |entity: usize, queued: bool| {
             let cache = SimCache::default();
             let by_hand = Clock::by_hand(clock.clone());
-            let fence = Arc::new(Fence::new().with_clock(by_hand));
+            let settle = match entity {
+                MIXED => SETTLE,
+                _ => std::time::Duration::ZERO,
+            };
+            let fence = Arc::new(Fence::new().with_settle(settle).with_clock(by_hand));
             let target = Target::with_fence(fence.clone(), cache.clone());
             let driver = target.attach(lease).unwrap();
             let feed = match queued {
@@ -218,9 +227,14 @@ impl Process {
             outbox,
             wire: Wire::default(),
             rows,
-            watches: vec![watch(0, false), watch(1, false), watch(1, true)],
+            watches: vec![
+                watch(STAMPED, false),
+                watch(PLAIN, false),
+                watch(PLAIN, true),
+                watch(MIXED, false),
+            ],
             generation: 0,
-            closing: false,
+            closing: None,
             loads: BTreeMap::new(),
             writes: BTreeMap::new(),
             next: 0,

@@ -6,11 +6,11 @@ use super::event::Event;
 use super::faults::Fault;
 use super::host::{Cached, Load, OpenWrite, id_name};
 use super::net::Time;
-use super::store::{ENTITIES, IDS, Key, PLAIN, STAMPED};
-use super::world::{BOUND, MS, RULES, SECOND, WRITE_LIMIT, World};
+use super::store::{ENTITIES, IDS, Key, PLAIN, stated};
+use super::world::{BOUND, MAX_LAG, MS, RULES, SECOND, WRITE_LIMIT, World};
 use crate::invalidation::cache::Reason;
 use crate::invalidation::fence::{Coherence, View};
-use crate::invalidation::outbox::{Giver, Handed, Outcome, Request, Ticket};
+use crate::invalidation::outbox::{Giver, Handed, NoBeat, Outcome, Request, Ticket};
 use crate::invalidation::protocol::Mutant;
 use crate::invalidation::subject::{Entity, IdRef};
 
@@ -40,7 +40,7 @@ impl World {
             node.generation(now, generation, &mut hands);
             node.tick(now, &mut hands);
             let asks = connected && process.node.asks_again(now);
-            if process.node.beat_due() <= now && !blocked && !process.closing {
+            if process.node.beat_due() <= now && !blocked {
                 let plan = process.node.plan_beat(now, generation);
                 let _ = process.outbox.beat(&plan, false, now, &mut process.wire);
             }
@@ -99,8 +99,9 @@ impl World {
     pub(super) fn write(&mut self, host: usize, pid: u64) {
         let next = self.around(self.plan.write_every);
         self.after(next, Event::Write { host, pid });
-        let closing = self.hosts[host].process.as_ref().is_some_and(|p| p.closing);
-        if closing || self.tally.writes >= self.plan.writes {
+        let process = self.hosts[host].process.as_ref();
+        let closing = process.is_some_and(|p| p.closing.is_some());
+        if (closing && self.plan.orderly) || self.tally.writes >= self.plan.writes {
             return;
         }
         self.tally.writes += 1;
@@ -120,7 +121,7 @@ impl World {
             return;
         };
         let wants_ticket = self.rng.chance(30);
-        let position = (key.0 == STAMPED).then_some(version);
+        let position = stated(key.0, version);
         self.with(host, |process, now| {
             process.drop_here(key, position);
             let name = id_name(key.1);
@@ -147,7 +148,7 @@ impl World {
         let Some(version) = self.commit_now(host, key) else {
             return;
         };
-        let position = (key.0 == STAMPED).then_some(version);
+        let position = stated(key.0, version);
         self.with(host, |process, now| {
             for watch in process.watches.iter().filter(|w| w.entity == key.0) {
                 watch.feed.flush_now(Reason::Requested, position);
@@ -164,7 +165,7 @@ impl World {
         for key in keys {
             versions.extend(self.commit_now(host, key));
         }
-        let position = versions.last().copied().filter(|_| entity == STAMPED);
+        let position = versions.last().and_then(|&last| stated(entity, last));
         self.with(host, |process, now| {
             keys.iter()
                 .for_each(|&key| process.drop_here(key, position));
@@ -187,11 +188,9 @@ impl World {
     fn guarded(&mut self, host: usize, pid: u64, key: Key) {
         let rolled_back = self.rng.chance(5);
         let write = self.with(host, |process, now| {
-            let guard = process
-                .outbox
-                .open_guard(&Entity::new(ENTITIES[key.0]).unwrap(), now)
-                .unwrap()
-                .1;
+            let entity = Entity::new(ENTITIES[key.0]).unwrap();
+            // One that is refused has written nothing.
+            let (_, guard) = process.outbox.open_guard(&entity, now).ok()?;
             process.next += 1;
             let open = OpenWrite {
                 key,
@@ -200,10 +199,11 @@ impl World {
                 rolled_back,
             };
             process.writes.insert(process.next, open);
-            process.next
+            Some(process.next)
         });
-        let Some(write) = write else { return };
+        let Some(Some(write)) = write else { return };
         let commit = match self.rng.below(40) {
+            _ if self.plan.write_limit > WRITE_LIMIT => self.rng.range(4 * SECOND, 6 * SECOND),
             0 if !self.plan.orderly => self.rng.range(0, WRITE_LIMIT + 3 * SECOND),
             _ => self.rng.range(0, 30 * MS),
         };
@@ -222,7 +222,8 @@ impl World {
             let version = self.store.commit(key, self.now, process.incarnation);
             open.version = Some(version);
             // From the commit on, somebody has to learn of it, whatever becomes of the writer.
-            let limit = WRITE_LIMIT + WRITE_LIMIT / 1_000;
+            let limit = self.plan.write_limit;
+            let limit = limit + limit / 1_000;
             self.store.due(key, version, self.now + limit);
         }
         let close = match self.rng.below(30) {
@@ -237,7 +238,7 @@ impl World {
             let open = process.writes.remove(&write)?;
             let (key, version) = (open.key, open.version);
             if let Some(version) = version {
-                let position = (key.0 == STAMPED).then_some(version);
+                let position = stated(key.0, version);
                 process.drop_here(key, position);
                 let name = id_name(key.1);
                 let id = IdRef::new(&name).unwrap();
@@ -260,16 +261,31 @@ impl World {
 
     /// Goes down in order: says goodbye if that is true, and comes back.
     pub(super) fn restart(&mut self, host: usize, pid: u64) {
+        let patience = self.rng.range(0, 6 * SECOND);
+        let until = self.now + patience;
         let said = self.with(host, |process, now| {
-            process.closing = true;
+            process.closing.get_or_insert(until);
+            process.outbox.close();
+            if !process.outbox.wants_bye() {
+                return None;
+            }
             let plan = process.node.plan_beat(now, process.generation);
-            let bye = process.outbox.beat(&plan, true, now, &mut process.wire);
-            bye.is_ok()
+            match process.outbox.beat(&plan, true, now, &mut process.wire) {
+                Err(NoBeat::Bus(_)) => None,
+                Err(NoBeat::Unsettled) if process.outbox.has_guards() => None,
+                said => Some(said.is_ok()),
+            }
         });
-        if self.plan.orderly && said != Some(true) {
+        let until = match &self.hosts[host].process {
+            Some(process) if !self.plan.orderly => process.closing.unwrap_or(until),
+            _ => Time::MAX,
+        };
+        // Guards may yet be let go of, and the bus may yet have room.
+        if said == Some(None) && self.now < until {
             self.after(20 * MS, Event::Restart { host, pid });
             return;
         }
+        let said = said.flatten();
         self.tally.goodbyes += u64::from(said == Some(true));
         self.stop(host);
         let back = self.rng.range(100 * MS, 3 * SECOND);
@@ -278,7 +294,7 @@ impl World {
 
     /// A reader asks a cache for a value.
     pub(super) fn look(&mut self, host: usize, pid: u64) {
-        let watches = 3;
+        let watches = 4;
         let (watch, id) = (self.rng.below(watches), self.rng.below(IDS));
         let time = self.now;
         let found = self.with(host, |process, now| {
@@ -378,7 +394,7 @@ impl World {
         let lag = match self.hosts[host].lag_until > self.now {
             true => self.hosts[host].lag,
             // Replicas are never quite up to date.
-            false if self.rng.chance(10) && !self.plan.orderly => self.rng.range(0, 8 * SECOND),
+            false if self.rng.chance(10) && !self.plan.orderly => self.rng.range(0, MAX_LAG),
             false => 5 * MS,
         };
         let Some(process) = &mut self.hosts[host].process else {
@@ -452,7 +468,7 @@ impl World {
 
 fn view((entity, _): Key, read: Option<(u64, u64)>) -> View {
     match (entity, read) {
-        (STAMPED, Some((_, position))) => View::At(position),
-        _ => View::Primary,
+        (PLAIN, _) | (_, None) => View::Primary,
+        (_, Some((_, position))) => View::At(position),
     }
 }

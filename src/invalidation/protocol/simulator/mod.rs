@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use event::{Plan, Tally};
 use faults::{FAULTS, Fault};
-use world::{MS, SECOND, World};
+use world::{MS, SECOND, WRITE_LIMIT, World};
 
 use super::Mutant;
 
@@ -40,6 +40,7 @@ fn faulty(seed: u64) -> Plan {
         fault_every: 5 * SECOND,
         write_every: 400 * MS,
         orderly: false,
+        write_limit: WRITE_LIMIT,
         rolling_every: 0,
         only: None,
         mutant: None,
@@ -145,6 +146,9 @@ fn every_mutant_is_caught() {
         Mutant::NoFloorFromBeats,
         Mutant::NoCalibration,
         Mutant::SilentGuard,
+        Mutant::DeniedUnnoticed,
+        Mutant::ClosingUnnoticed,
+        Mutant::FloorIsOwnPosition,
     ];
     let next = AtomicU64::new(0);
     let survivors = parking_lot::Mutex::new(Vec::new());
@@ -189,6 +193,7 @@ fn calm(seed: u64, mutant: Option<Mutant>) -> Plan {
         fault_every: 0,
         write_every: 200 * MS,
         orderly: true,
+        write_limit: WRITE_LIMIT,
         rolling_every: 0,
         only: None,
         mutant,
@@ -244,7 +249,28 @@ fn i7_an_orderly_rolling_restart_flushes_nothing() {
         assert!(tally.goodbyes >= 10, "{tally:?}");
         assert_eq!(tally.doubts, 0, "{tally:?}");
         // Each process clears each entity once, when it joins.
-        let joins = 2 * (5 + tally.goodbyes);
+        let joins = 3 * (5 + tally.goodbyes);
         assert!(tally.flushes <= joins, "{tally:?}");
     }
+}
+
+/// Who goes down waits for guards that are open for longer than a lease, and is heard until then.
+#[test]
+fn i7_who_closes_under_an_open_guard_is_heard() {
+    let doubts = |mutant| {
+        let mut tally = Tally::default();
+        for seed in 1..=2 {
+            let plan = Plan {
+                writes: 1_000,
+                rolling_every: 12 * SECOND,
+                write_limit: 20 * SECOND,
+                ..calm(seed, mutant)
+            };
+            tally.add(World::new(plan).run().unwrap());
+        }
+        assert!(tally.goodbyes >= 4, "{tally:?}");
+        tally.doubts
+    };
+    assert_eq!(doubts(None), 0);
+    assert!(doubts(Some(Mutant::MuteWhileClosing)) > 0);
 }

@@ -61,6 +61,8 @@ pub(super) struct Access {
     pub(super) subscribed: bool,
     /// Until when the server denies it.
     pub(super) denied_until: Time,
+    /// An entity for which the server denies publishing, and until when.
+    pub(super) mute: (usize, Time),
     /// What the client holds back while there is no connection.
     pub(super) backlog: Vec<std::rc::Rc<Packet>>,
     /// The client drops what arrives, and counts it.

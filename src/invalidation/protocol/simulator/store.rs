@@ -9,7 +9,10 @@ use crate::invalidation::frame::Incarnation;
 pub(super) const STAMPED: usize = 0;
 /// The entity whose loads read the primary.
 pub(super) const PLAIN: usize = 1;
-pub(super) const ENTITIES: [&str; 2] = ["stamped", "plain"];
+/// The entity of whose drops some carry positions, and whose loads read a lagging replica: without one,
+/// only time tells when a replica shows a write.
+pub(super) const MIXED: usize = 2;
+pub(super) const ENTITIES: [&str; 3] = ["stamped", "plain", "mixed"];
 /// So many that a key rests for longer than B between two writes: a missed drop shows.
 pub(super) const IDS: usize = 60;
 /// Commits that are remembered of each key.
@@ -17,6 +20,16 @@ const REMEMBERED: usize = 24;
 
 /// An entity and an id.
 pub(super) type Key = (usize, usize);
+
+/// The position that the emit for a version carries.
+pub(super) fn stated(entity: usize, version: u64) -> Option<u64> {
+    let states = match entity {
+        STAMPED => true,
+        MIXED => version.is_multiple_of(2),
+        _ => false,
+    };
+    states.then_some(version)
+}
 
 /// One commit.
 #[derive(Debug, Clone, Copy)]

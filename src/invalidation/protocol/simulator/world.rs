@@ -20,6 +20,8 @@ pub(super) const SECOND: Time = 1_000 * MS;
 /// The deadline thread's period, which bounds its delay as well.
 pub(super) const TICK: Time = 50 * MS;
 pub(super) const WRITE_LIMIT: Micros = 2 * SECOND;
+/// A replica is never further behind.
+pub(super) const MAX_LAG: Time = 8 * SECOND;
 
 pub(super) const RULES: Rules = Rules {
     beat: SECOND,
@@ -214,6 +216,11 @@ impl World {
                     node.lost(now, &mut hands);
                 });
             }
+            Event::Denied { host, entity, .. } => {
+                self.with(host, |process, now| {
+                    process.outbox.deny(super::store::ENTITIES[entity], now);
+                });
+            }
             Event::Boot { host } => self.boot(host),
             Event::Fault => self.fault(),
             Event::Roll { host } => {
@@ -259,6 +266,11 @@ impl World {
             access.backlog.push(packet);
             return;
         }
+        let (muted, until) = access.mute;
+        if self.now < until && concerns(&packet, muted) {
+            self.deny(host, muted);
+            return;
+        }
         let server = access.server;
         for at in access
             .up
@@ -275,6 +287,16 @@ impl World {
                     forwarded: false,
                 },
             );
+        }
+    }
+
+    /// The server took nothing of it, and says so; not every event is heard.
+    fn deny(&mut self, host: usize, entity: usize) {
+        let delay = self.rng.range(0, 100 * MS);
+        if self.rng.chance(80)
+            && let Some(pid) = self.hosts[host].process.as_ref().map(|p| p.pid)
+        {
+            self.after(delay, Event::Denied { host, pid, entity });
         }
     }
 
@@ -428,7 +450,7 @@ impl World {
             (pid, host, incarnation),
             now,
             rules,
-            WRITE_LIMIT,
+            self.plan.write_limit,
             &place.by_hand,
         ));
         self.disconnect(host, 5 * MS);
@@ -467,5 +489,17 @@ impl World {
             .iter()
             .map(|watch| watch.feed.overflows())
             .sum::<u64>();
+    }
+}
+
+/// Whether a packet is for one of an entity's subjects.
+fn concerns(packet: &Packet, entity: usize) -> bool {
+    match Prefix::default().parse(&packet.subject) {
+        Ok(
+            Address::One { entity: name, .. }
+            | Address::All { entity: name }
+            | Address::Batch { entity: name },
+        ) => name.as_str() == super::store::ENTITIES[entity],
+        _ => false,
     }
 }
