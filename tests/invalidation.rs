@@ -105,6 +105,8 @@ fn i2_a_write_that_takes_too_long_is_doubted_by_all() {
             .any(|s| s.why == Why::Unsettled && s.name == "writer"),
         "{suspects:?}"
     );
+    // A closure cannot see the doubt, so it is told when it begins and when it ends.
+    assert_eq!(pair.seen.next(LONG), "all: unsettled write");
     assert_eq!(writing.committed(), Ok(Emitted::Sent));
     assert_eq!(pair.seen.next(LONG), "1");
     assert_eq!(pair.seen.next(LONG), "all: unsettled write");

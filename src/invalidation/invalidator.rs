@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 pub use types::{
     ConfirmError, EmitError, Emitted, Farewell, InvalidatorStats, StartError, Suspect, WatchError,
@@ -127,7 +127,12 @@ impl Invalidator {
         let (now, incarnation) = (clock.now(), random_incarnation());
         let own = Arc::default();
         let mut node = Node::new(settings.rules(), incarnation, now, Arc::clone(&own));
-        node.expect(settings.expect.iter().map(|name| name.as_str().into()));
+        // Its own name is heard by its own beats, without which there is no proof anyway.
+        let others = settings
+            .expect
+            .iter()
+            .filter(|name| **name != settings.name);
+        node.expect(others.map(|name| name.as_str().into()));
         let core = Core {
             node,
             board: Board::default(),
@@ -143,6 +148,7 @@ impl Invalidator {
             settings,
             clock,
             listeners: RwLock::default(),
+            meeting: Mutex::default(),
             remote: Some(Remote::new(bus.clone(), core, out)),
         });
         inner.subscribe(bus.as_ref())?;
@@ -172,6 +178,7 @@ impl Invalidator {
             settings: Settings::default(),
             clock: Clock::start(),
             listeners: RwLock::default(),
+            meeting: Mutex::default(),
             remote: None,
         };
         Self {
@@ -183,6 +190,11 @@ impl Invalidator {
 
     fn inner(&self) -> &Arc<Inner> {
         &self.handle.inner
+    }
+
+    /// The present time on this node's clock.
+    pub(super) fn now(&self) -> Micros {
+        self.inner().clock.now()
     }
 
     fn remote(&self) -> Option<&Remote> {

@@ -16,6 +16,8 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::AcqRel;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -28,21 +30,37 @@ use super::fence::{Coherence, Fence};
 pub struct Target {
     fence: Arc<Fence>,
     cache: Arc<dyn Cache>,
+    /// The cache cannot see the fence: doubt bypasses nothing.
+    blind: bool,
 }
 
 impl Target {
     /// A target with a fence of its own: for caches that are only dropped from, never loaded into
     /// through this library.
+    ///
+    /// Nobody asks that fence, so a doubt bypasses nothing: the cache is told to
+    /// [clear](Cache::clear) when a doubt begins, and again when it ends. What it is given in between
+    /// may be old already; whoever fills it should look at
+    /// [`Watch::coherence`](super::Watch::coherence).
     pub fn new(cache: impl Cache) -> Self {
-        Self::with_fence(Arc::new(Fence::new()), cache)
+        Self {
+            blind: true,
+            ..Self::with_fence(Arc::new(Fence::new()), cache)
+        }
     }
 
-    /// A target whose fence also guards loads that the caller stores by hand.
+    /// A target whose fence also guards loads that the caller stores by hand. A doubt bypasses what
+    /// it holds, so it is told to [clear](Cache::clear) only when the doubt ends.
     pub fn with_fence(fence: Arc<Fence>, cache: impl Cache) -> Self {
         Self {
             fence,
             cache: Arc::new(cache),
+            blind: false,
         }
+    }
+
+    pub(crate) const fn is_blind(&self) -> bool {
+        self.blind
     }
 
     /// The fence.
@@ -59,9 +77,7 @@ impl Target {
     /// [`AlreadyDriven`] while another driver lives: two protocols can't vouch for one cache.
     pub fn attach(&self, lease: Duration) -> Result<Driver, AlreadyDriven> {
         if self.fence.attach(lease) {
-            Ok(Driver {
-                target: self.clone(),
-            })
+            Ok(Driver::new(self))
         } else {
             Err(AlreadyDriven)
         }
@@ -72,9 +88,7 @@ impl Target {
     /// Becomes the driver of a cache whose process is alone: `Standalone`.
     pub(crate) fn attach_alone(&self) -> Result<Driver, AlreadyDriven> {
         if self.fence.attach_alone() {
-            Ok(Driver {
-                target: self.clone(),
-            })
+            Ok(Driver::new(self))
         } else {
             Err(AlreadyDriven)
         }
@@ -108,9 +122,26 @@ pub struct AlreadyDriven;
 #[derive(Debug)]
 pub struct Driver {
     target: Target,
+    detached: AtomicBool,
 }
 
 impl Driver {
+    fn new(target: &Target) -> Self {
+        Self {
+            target: target.clone(),
+            detached: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets go of the fence, so that the target can be attached again. What this driver is still
+    /// told to drop is dropped all the same.
+    pub(crate) fn end(&self) {
+        // AcqRel: once, and never again when another drives.
+        if !self.detached.swap(true, AcqRel) {
+            self.target.fence.detach();
+        }
+    }
+
     /// Drops one id; with a position, loads for it have to have seen that position from now on.
     ///
     /// May block while a store on the same lock is under way.
@@ -214,7 +245,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.target.fence.detach();
+        self.end();
     }
 }
 

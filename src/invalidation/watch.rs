@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 pub use lag::Lag;
 
+#[cfg(test)]
+pub(crate) use feed::Budget;
 pub(crate) use feed::{Feed, Work};
-pub(crate) use worker::{Listener, Worker};
+pub(crate) use worker::{EveryEntity, Listener, Worker};
 
 use super::fence::Coherence;
 use super::invalidator::{Invalidator, worst};
@@ -32,7 +34,7 @@ pub struct Watch {
 pub struct WatchStats {
     /// Drops of single ids applied that other nodes emitted.
     pub applied: u64,
-    /// Items that wait for this watch's thread.
+    /// Drops that wait for this watch's thread.
     pub waiting: usize,
     /// Times that its queue was full, which drops everything.
     pub overflows: u64,
@@ -62,14 +64,21 @@ impl Watch {
     }
 
     /// How far this cache may be trusted, its queue's lag included. One atomic load for a watch of one
-    /// entity; a watch of everything asks each, and is `Joining` while it knows of none.
+    /// entity. A watch of everything asks each, under a lock, and is `Joining` while it knows of none
+    /// and `Suspect` while there are more than it can follow
+    /// ([`Settings::max_entities`](super::Settings::max_entities)).
     #[must_use]
     pub fn coherence(&self) -> Coherence {
         if let [listener] = self.listeners.as_slice() {
             return listener.feed.driver().coherence();
         }
         let states = self.feeds(|listener| listener.feed.driver().coherence());
-        worst(states.into_iter()).unwrap_or(Coherence::Joining)
+        let astray = self
+            .worker
+            .as_ref()
+            .map_or(0, |worker| worker.astray_until());
+        let astray = (astray > self.invalidator.now()).then_some(Coherence::Suspect);
+        worst(states.into_iter().chain(astray)).unwrap_or(Coherence::Joining)
     }
 
     /// How long drops took from their emit to here; of the slowest entity for a watch of everything.
@@ -124,9 +133,8 @@ impl Watch {
 
     fn end(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.invalidator
-                .unwatch(&self.listeners, self.worker.as_ref());
-            self.listeners.clear();
+            let listeners = std::mem::take(&mut self.listeners);
+            self.invalidator.unwatch(listeners, self.worker.as_ref());
         }
     }
 }

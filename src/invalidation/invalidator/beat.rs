@@ -76,6 +76,9 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
         let due = node.beat_due() <= now && !mute;
         (deaf, due.then(|| node.plan_beat(now, generation)))
     });
+    for listener in core.board.all() {
+        listener.wake(listener.feed.tell_deferred(now));
+    }
     let mut next = core.node.next_tick(now);
     if !mute {
         next = next.min(core.node.beat_due());

@@ -54,14 +54,17 @@ fn look(inner: &Arc<Inner>) -> Option<Duration> {
     // From here on, whoever sets an earlier deadline wakes this thread again.
     remote.deadline.next.store(Micros::MAX, Release);
     let now = inner.clock.now();
-    let listeners = inner.listeners.read().clone();
+    // Walked under the lock, so that this thread never has the last handle on a cache, whose drop
+    // is foreign code. Whoever writes here drops nothing under the lock either.
+    let listeners = inner.listeners.read();
     let mut next = Micros::MAX;
     for listener in listeners.by_entity.values().flatten() {
-        listener.feed.enforce(now);
+        listener.wake(listener.feed.enforce(now));
         if let Some(until) = listener.feed.trusted_until().filter(|&until| until > now) {
             next = next.min(until);
         }
     }
+    drop(listeners);
     remote.deadline.next.fetch_min(next, AcqRel);
     let next = remote.deadline.next.load(Acquire);
     (next < Micros::MAX).then(|| Duration::from_micros(next.saturating_sub(now).max(100)))

@@ -9,12 +9,10 @@ use ahash::RandomState;
 use super::inner::{Inner, Remote};
 use crate::invalidation::cache::{Invalidation, Reason};
 use crate::invalidation::protocol::{Effects, Micros, RowId};
+use crate::invalidation::settings::micros;
 use crate::invalidation::subject::{Entity, IdRef};
 use crate::invalidation::target::Target;
-use crate::invalidation::watch::{Feed, Listener, Work, Worker};
-
-/// A watcher of every entity.
-pub(crate) type EveryEntity = dyn Fn(&Entity, Invalidation<'_>) + Send + Sync;
+use crate::invalidation::watch::{EveryEntity, Feed, Listener, Work, Worker};
 
 /// One `watch_all`.
 #[derive(Clone)]
@@ -54,17 +52,20 @@ impl Board {
         self.0[row].push(listener);
     }
 
-    /// Takes a listener away; says whether its row is empty now.
-    pub(crate) fn remove(&mut self, row: RowId, listener: &Arc<Listener>) -> bool {
-        let Some(row) = self.0.get_mut(row) else {
-            return true;
-        };
-        row.retain(|known| !Arc::ptr_eq(known, listener));
-        row.is_empty()
+    /// Takes all listeners of a row away.
+    fn take(&mut self, row: RowId) -> Vec<Arc<Listener>> {
+        self.0.get_mut(row).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes a listener away.
+    pub(crate) fn remove(&mut self, row: RowId, listener: &Arc<Listener>) {
+        if let Some(row) = self.0.get_mut(row) {
+            row.retain(|known| !Arc::ptr_eq(known, listener));
+        }
     }
 
     #[inline]
-    fn of(&self, row: RowId) -> &[Arc<Listener>] {
+    pub(crate) fn of(&self, row: RowId) -> &[Arc<Listener>] {
         self.0.get(row).map_or(&[], Vec::as_slice)
     }
 
@@ -80,9 +81,18 @@ pub(super) struct Hands<'a> {
     pub(super) remote: &'a Remote,
     pub(super) board: &'a mut Board,
     pub(super) forked: &'a mut bool,
+    /// Who fell into doubt and has not left it.
+    pub(super) doubted: Vec<(RowId, Reason)>,
 }
 
 impl Hands<'_> {
+    /// Tells the caches that cannot see a doubt, unless it is over already.
+    pub(super) fn tell_doubts(&mut self) {
+        for (row, reason) in std::mem::take(&mut self.doubted) {
+            self.each(row, |feed| feed.tell(reason, self.now));
+        }
+    }
+
     fn each(&self, row: RowId, tell: impl Fn(&Feed) -> Work) {
         for listener in self.board.of(row) {
             listener.wake(tell(&listener.feed));
@@ -108,18 +118,28 @@ impl Effects for Hands<'_> {
             feed.doubt();
             Work::Known
         });
+        self.doubted.push((row, reason));
     }
 
     fn recover(&mut self, row: RowId, reason: Reason, floor: Option<u64>) {
         if let Some(listener) = self.board.of(row).first() {
             tracing::debug!(entity = %listener.entity.as_str(), %reason, "trusted again");
         }
-        self.each(row, |feed| feed.recover(reason, floor, self.now));
+        let clock = self.inner.clock;
+        for listener in self.board.of(row) {
+            listener.wake(listener.feed.recover(reason, floor, || clock.now()));
+            // It may have looked while the cache was cleared, and found nothing to do.
+            if let Some(until) = listener.feed.trusted_until() {
+                self.remote.deadline.no_later_than(until);
+            }
+        }
+        self.doubted.retain(|&(doubted, _)| doubted != row);
     }
 
     fn trust_until(&mut self, until: Micros) {
+        let clock = self.inner.clock;
         for listener in self.board.all() {
-            listener.wake(listener.feed.trust(until, self.now));
+            listener.wake(listener.feed.trust(until, self.now, || clock.now()));
         }
         self.remote.deadline.no_later_than(until);
     }
@@ -145,9 +165,26 @@ impl Effects for Hands<'_> {
     }
 
     fn tracked(&mut self, row: RowId, entity: &Entity) {
-        let catch_all = self.inner.listeners.read().catch_all.clone();
-        for watcher in catch_all {
-            self.inner.adopt(self.board, row, entity, &watcher);
+        self.inner.adopt_by_all(self.board, row, entity);
+    }
+
+    fn untracked(&mut self, row: RowId) {
+        // Nobody watches it by name, and what waits in lanes is still applied.
+        let gone = self.board.take(row);
+        self.inner.unlist(&gone);
+        for listener in &gone {
+            listener.retire();
+        }
+    }
+
+    fn stray(&mut self, entity: &Entity) {
+        self.remote.complain(|| {
+            let max = self.inner.settings.max_entities;
+            tracing::warn!(entity = %entity.as_str(), max, "more entities than are kept track of");
+        });
+        let until = self.now + micros(self.inner.settings.lease_or_default());
+        for watcher in &self.inner.listeners.read().catch_all {
+            watcher.worker.stray(entity, until);
         }
     }
 
@@ -157,7 +194,19 @@ impl Effects for Hands<'_> {
 }
 
 impl Inner {
-    /// Has a watcher of everything watch one entity more.
+    /// Has all watchers of everything watch one entity more. Returns the new listeners.
+    pub(super) fn adopt_by_all(
+        &self,
+        board: &mut Board,
+        row: RowId,
+        entity: &Entity,
+    ) -> Vec<Arc<Listener>> {
+        let catch_all = self.listeners.read().catch_all.clone();
+        let adopt = |watcher: &CatchAll| self.adopt(board, row, entity, watcher);
+        catch_all.iter().filter_map(adopt).collect()
+    }
+
+    /// Has a watcher of everything watch one entity more, unless it does.
     pub(super) fn adopt(
         &self,
         board: &mut Board,
@@ -165,11 +214,17 @@ impl Inner {
         entity: &Entity,
         watcher: &CatchAll,
     ) -> Option<Arc<Listener>> {
+        let listeners = self.listeners.read().clone();
+        let mut known = listeners.by_entity.get(entity).into_iter().flatten();
+        if known.any(|known| known.works_for(&watcher.worker)) {
+            return None;
+        }
+        drop(listeners);
         let (tell, name) = (watcher.tell.clone(), entity.clone());
         let target = Target::new(move |what: Invalidation<'_>| tell(&name, what));
         // A fresh target has no driver.
         let driver = self.attach(&target).ok()?;
-        let feed = Feed::queued(driver, self.settings.watch_queue, self.min_flush());
+        let feed = Feed::queued(driver, watcher.worker.budget.clone(), self.min_flush());
         let worker = Some(watcher.worker.clone());
         let listener = Arc::new(Listener::new(entity.clone(), row, feed, worker));
         watcher.worker.serve(listener.clone());
@@ -178,41 +233,50 @@ impl Inner {
         Some(listener)
     }
 
-    /// Makes a listener known to those who emit.
-    pub(super) fn list(&self, listener: Arc<Listener>) {
+    fn change_listeners(&self, change: impl FnOnce(&mut Listeners)) {
         let mut listeners = self.listeners.write();
         let mut changed = Listeners::clone(&listeners);
-        let entity = listener.entity.clone();
-        changed.by_entity.entry(entity).or_default().push(listener);
-        *listeners = Arc::new(changed);
+        change(&mut changed);
+        let before = std::mem::replace(&mut *listeners, Arc::new(changed));
+        // Not under the lock: it may hold the last handle on a cache.
+        drop(listeners);
+        drop(before);
+    }
+
+    /// Makes a listener known to those who emit.
+    pub(super) fn list(&self, listener: Arc<Listener>) {
+        self.change_listeners(|listeners| {
+            let entity = listener.entity.clone();
+            listeners
+                .by_entity
+                .entry(entity)
+                .or_default()
+                .push(listener);
+        });
     }
 
     pub(super) fn push_catch_all(&self, watcher: CatchAll) {
-        let mut listeners = self.listeners.write();
-        let mut changed = Listeners::clone(&listeners);
-        changed.catch_all.push(watcher);
-        *listeners = Arc::new(changed);
+        self.change_listeners(|listeners| listeners.catch_all.push(watcher));
     }
 
     pub(super) fn drop_catch_all(&self, worker: &Arc<Worker>) {
-        let mut listeners = self.listeners.write();
-        let mut changed = Listeners::clone(&listeners);
-        changed
-            .catch_all
-            .retain(|watcher| !Arc::ptr_eq(&watcher.worker, worker));
-        *listeners = Arc::new(changed);
+        self.change_listeners(|listeners| {
+            let others = |watcher: &CatchAll| !Arc::ptr_eq(&watcher.worker, worker);
+            listeners.catch_all.retain(others);
+        });
     }
 
     /// The reverse of [`list`](Self::list).
-    pub(super) fn unlist(&self, listener: &Arc<Listener>) {
-        let mut listeners = self.listeners.write();
-        let mut changed = Listeners::clone(&listeners);
-        if let Some(known) = changed.by_entity.get_mut(&listener.entity) {
-            known.retain(|known| !Arc::ptr_eq(known, listener));
-            if known.is_empty() {
-                changed.by_entity.remove(&listener.entity);
+    pub(super) fn unlist(&self, gone: &[Arc<Listener>]) {
+        self.change_listeners(|listeners| {
+            for listener in gone {
+                if let Some(known) = listeners.by_entity.get_mut(&listener.entity) {
+                    known.retain(|known| !Arc::ptr_eq(known, listener));
+                    if known.is_empty() {
+                        listeners.by_entity.remove(&listener.entity);
+                    }
+                }
             }
-        }
-        *listeners = Arc::new(changed);
+        });
     }
 }

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::closing::Closing;
 use super::deadline::Deadline;
-use super::hands::{Board, Hands, Listeners};
+use super::hands::{Board, CatchAll, Hands, Listeners};
 use super::types::WatchError;
 use crate::bus::{Bus, Delivery, Event, Publisher, SubscribeError, Subscription};
 use crate::invalidation::done::Done;
@@ -26,7 +26,7 @@ use crate::invalidation::frame::Incarnation;
 use crate::invalidation::outbox::Outbox;
 use crate::invalidation::protocol::{Micros, Node};
 use crate::invalidation::settings::{Settings, micros};
-use crate::invalidation::subject::{Address, Entity, IdRef};
+use crate::invalidation::subject::{Address, Entity, IdRef, Pattern};
 use crate::invalidation::target::{Driver, Target};
 
 /// The receiving half.
@@ -66,7 +66,7 @@ pub(super) struct Remote {
     /// How many wait for a frame of theirs.
     pub(super) awaited: AtomicU64,
     pub(super) beat: Waking,
-    pub(super) deadline: Deadline,
+    pub(super) deadline: Arc<Deadline>,
     pub(super) closing: Mutex<Option<Closing>>,
     pub(super) farewell: Mutex<Option<super::types::Farewell>>,
     pub(super) done: Done,
@@ -97,6 +97,8 @@ pub(crate) struct Inner {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
     pub(super) listeners: RwLock<Arc<Listeners>>,
+    /// Held by a node that is alone while it changes who listens: in place of `core`.
+    pub(super) meeting: Mutex<()>,
     pub(super) remote: Option<Remote>,
 }
 
@@ -129,7 +131,7 @@ impl Remote {
             ear: Mutex::new(Ear::Open(None)),
             awaited: AtomicU64::new(0),
             beat: Waking::default(),
-            deadline: Deadline::default(),
+            deadline: Arc::default(),
             closing: Mutex::new(None),
             farewell: Mutex::new(None),
             done: Done::default(),
@@ -208,8 +210,10 @@ impl Inner {
             remote,
             board,
             forked,
+            doubted: Vec::new(),
         };
         let result = act(node, &mut hands);
+        hands.tell_doubts();
         if std::mem::take(forked) {
             self.reincarnate(remote, node, now);
         }
@@ -245,11 +249,7 @@ impl Inner {
         let Some(remote) = &self.remote else {
             return Ok(());
         };
-        let wanted = match self.settings.write_only {
-            true => self.settings.prefix.beats(),
-            false => self.settings.prefix.everything(),
-        };
-        let subscription = bus.subscribe(&wanted, Box::new(inbox))?;
+        let subscription = bus.subscribe(&self.wanted(), Box::new(inbox))?;
         let mut ear = remote.ear.lock();
         let old = match &mut *ear {
             Ear::Open(open) => open.replace(subscription),
@@ -317,6 +317,9 @@ impl Inner {
                 }
             }
             Event::SubscribeDenied { subject } => {
+                if !self.is_ours(subject) {
+                    return;
+                }
                 remote.complain(|| tracing::error!(subject, "the server denies subscribing"));
                 let mut core = remote.core.lock();
                 let now = self.clock.now();
@@ -332,6 +335,19 @@ impl Inner {
         }
         remote.beat.wake();
         remote.wake_resolved();
+    }
+
+    /// Whether a refused subscription is this node's, on a client that others may share.
+    fn is_ours(&self, subject: &str) -> bool {
+        subject == self.wanted().as_str()
+    }
+
+    /// What this node asks the bus for.
+    fn wanted(&self) -> Pattern {
+        match self.settings.write_only {
+            true => self.settings.prefix.beats(),
+            false => self.settings.prefix.everything(),
+        }
     }
 
     /// Drops an id in this node's own caches, before anybody else hears of it.
@@ -353,16 +369,17 @@ impl Inner {
             // Nothing is held while caches are told: they may do as they like.
             Arc::clone(&listeners)
         };
-        match listeners.by_entity.get(entity) {
-            Some(known) => known.iter().for_each(tell),
-            None if listeners.catch_all.is_empty() => {}
-            None => {
-                self.meet(entity);
-                let listeners = self.listeners.read().clone();
-                let known = listeners.by_entity.get(entity);
-                known.into_iter().flatten().for_each(tell);
-            }
+        let known = listeners.by_entity.get(entity);
+        let known = known.map_or(&[][..], Vec::as_slice);
+        let meets = |watcher: &CatchAll| known.iter().any(|one| one.works_for(&watcher.worker));
+        if listeners.catch_all.iter().all(meets) {
+            known.iter().for_each(tell);
+            return;
         }
+        self.meet(entity);
+        let listeners = self.listeners.read().clone();
+        let known = listeners.by_entity.get(entity);
+        known.into_iter().flatten().for_each(tell);
     }
 
     /// An entity that those who watch everything have not seen yet.
@@ -377,10 +394,8 @@ impl Inner {
                 });
             }
             None => {
-                let catch_all = self.listeners.read().catch_all.clone();
-                for watcher in catch_all {
-                    self.adopt(&mut Board::default(), 0, entity, &watcher);
-                }
+                let _alone = self.meeting.lock();
+                self.adopt_by_all(&mut Board::default(), 0, entity);
             }
         }
     }

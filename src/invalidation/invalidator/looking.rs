@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::hands::{Board, CatchAll, EveryEntity};
-use super::inner::Remote;
+use super::hands::{Board, CatchAll, Hands};
+use super::inner::{Core, Remote};
 use super::types::{Farewell, InvalidatorStats, Suspect, WatchError, Why};
 use super::{Coherence, Invalidator};
 use crate::invalidation::cache::{Invalidation, Reason};
-use crate::invalidation::protocol::{Belief, Doubter, Micros, PeerWhy, RowId};
+use crate::invalidation::protocol::{Belief, Doubter, Micros, Node, PeerWhy, RowId};
 use crate::invalidation::subject::Entity;
 use crate::invalidation::target::Target;
-use crate::invalidation::watch::{Feed, Listener, Watch, Worker};
+use crate::invalidation::watch::{EveryEntity, Feed, Listener, Watch, Worker};
 
 impl Invalidator {
     /// Has `cache` drop what is written anywhere, on a thread of its own: it may be as slow as it
@@ -26,7 +26,7 @@ impl Invalidator {
     /// [`WatchError`].
     pub fn watch(&self, entity: &Entity, cache: impl Into<Target>) -> Result<Watch, WatchError> {
         self.may_watch()?;
-        let worker = self.worker(entity.as_str())?;
+        let worker = self.worker(entity.as_str(), None)?;
         self.watch_with(entity, &cache.into(), Some(worker))
     }
 
@@ -53,10 +53,23 @@ impl Invalidator {
         }
     }
 
-    fn worker(&self, name: &str) -> Result<Arc<Worker>, WatchError> {
+    fn worker(
+        &self,
+        name: &str,
+        every: Option<Arc<EveryEntity>>,
+    ) -> Result<Arc<Worker>, WatchError> {
         let clock = self.inner().clock;
-        Worker::start(name, move || clock.now()).map_err(|error| WatchError::Thread {
-            reason: error.to_string(),
+        let deadline = self.remote().map(|remote| remote.deadline.clone());
+        let trusted = move |until| {
+            if let Some(deadline) = &deadline {
+                deadline.no_later_than(until);
+            }
+        };
+        let capacity = self.settings().watch_queue;
+        Worker::start(name, capacity, every, move || clock.now(), trusted).map_err(|error| {
+            WatchError::Thread {
+                reason: error.to_string(),
+            }
         })
     }
 
@@ -84,7 +97,7 @@ impl Invalidator {
     ) -> Result<Watch, WatchError> {
         let inner = self.inner();
         let feed = |driver| match &worker {
-            Some(_) => Feed::queued(driver, self.settings().watch_queue, inner.min_flush()),
+            Some(worker) => Feed::queued(driver, worker.budget.clone(), inner.min_flush()),
             None => Feed::inline(driver, inner.min_flush()),
         };
         let listener = |row, feed| {
@@ -95,10 +108,13 @@ impl Invalidator {
             }
             listener
         };
+        // Those who watch everything watch an entity that comes in this way as well.
         let listener = match self.remote() {
             None => {
+                let _alone = inner.meeting.lock();
                 let listener = listener(0, feed(inner.attach(target)?));
                 inner.list(listener.clone());
+                inner.adopt_by_all(&mut Board::default(), 0, entity);
                 listener
             }
             Some(remote) => {
@@ -107,15 +123,26 @@ impl Invalidator {
                 if core.closed {
                     return Err(WatchError::Closed);
                 }
-                let feed = feed(inner.attach(target)?);
-                let row = core.node.track(entity, now);
+                let pin = |node: &mut Node, hands: &mut Hands<'_>| node.pin(entity, now, hands);
+                let row = inner.with_node(remote, &mut core, now, pin);
                 let row = row.ok_or(WatchError::TooManyEntities {
                     max: self.settings().max_entities,
                 })?;
-                let listener = listener(row, feed);
-                core.board.add(row, listener.clone());
+                let Core { node, board, .. } = &mut *core;
+                // Last, so that a cache whose watch is refused is as it was.
+                let driver = inner.attach(target).inspect_err(|_| {
+                    node.release(row);
+                    if board.of(row).is_empty() {
+                        node.untrack(row);
+                    }
+                })?;
+                let listener = listener(row, feed(driver));
+                board.add(row, listener.clone());
                 inner.list(listener.clone());
-                self.welcome(remote, &core.node, row, &listener, now);
+                let adopted = inner.adopt_by_all(board, row, entity);
+                for listener in adopted.iter().chain([&listener]) {
+                    self.welcome(remote, node, row, listener, now);
+                }
                 listener
             }
         };
@@ -123,19 +150,13 @@ impl Invalidator {
     }
 
     /// A cache that comes to an entity which is trusted already is cleared, and trusted as well.
-    fn welcome(
-        &self,
-        remote: &Remote,
-        node: &crate::invalidation::protocol::Node,
-        row: RowId,
-        listener: &Listener,
-        now: Micros,
-    ) {
+    fn welcome(&self, remote: &Remote, node: &Node, row: RowId, listener: &Listener, now: Micros) {
         if node.belief(row) == Belief::Coherent {
             let until = node.horizon(now);
-            let trusted = listener.feed.trust(until, now);
-            listener.wake(trusted);
-            listener.wake(listener.feed.recover(Reason::Joined, node.floor(row), now));
+            let clock = || self.inner().clock.now();
+            listener.wake(listener.feed.trust(until, now, clock));
+            let floor = node.floor(row);
+            listener.wake(listener.feed.recover(Reason::Joined, floor, clock));
             remote.deadline.no_later_than(until);
         }
         if node.has_plain(row)
@@ -157,7 +178,7 @@ impl Invalidator {
         self.may_watch()?;
         let inner = self.inner();
         let tell: Arc<EveryEntity> = Arc::new(tell);
-        let worker = self.worker("all")?;
+        let worker = self.worker("all", Some(tell.clone()))?;
         let watcher = CatchAll {
             tell,
             worker: worker.clone(),
@@ -183,6 +204,7 @@ impl Invalidator {
             }
             inner.push_catch_all(watcher);
         } else {
+            let _alone = inner.meeting.lock();
             let known: Vec<_> = inner.listeners.read().by_entity.keys().cloned().collect();
             for entity in known {
                 inner.adopt(&mut Board::default(), 0, &entity, &watcher);
@@ -192,26 +214,42 @@ impl Invalidator {
         Ok(Watch::new(self.clone(), Vec::new(), Some(worker)))
     }
 
-    /// Ends a watch: nothing more is applied but what its lane holds.
-    pub(crate) fn unwatch(&self, watch: &[Arc<Listener>], worker: Option<&Arc<Worker>>) {
+    /// Ends a watch: its caches are in doubt at once, and nothing more is applied but what its lane
+    /// holds.
+    pub(crate) fn unwatch(&self, watch: Vec<Arc<Listener>>, worker: Option<&Arc<Worker>>) {
         let inner = self.inner();
+        let mut core = self.remote().map(|remote| remote.core.lock());
+        let alone = core.is_none().then(|| inner.meeting.lock());
         if let Some(worker) = worker {
             inner.drop_catch_all(worker);
         }
-        let served = worker.map(|worker| worker.served());
-        let listeners = watch.iter().chain(served.iter().flatten());
-        for listener in listeners {
-            if let Some(remote) = self.remote() {
-                let mut core = remote.core.lock();
-                let core = &mut *core;
-                let empty = core.board.remove(listener.row, listener);
-                if empty && inner.listeners.read().catch_all.is_empty() {
-                    core.node.watch_unknown(false);
-                    core.node.untrack(listener.row);
-                }
+        let served = worker.map(|worker| worker.served()).unwrap_or_default();
+        let gone = [watch.as_slice(), served.as_slice()].concat();
+        for listener in &gone {
+            listener.feed.end();
+            if let Some(core) = core.as_deref_mut() {
+                core.board.remove(listener.row, listener);
             }
-            inner.unlist(listener);
         }
+        inner.unlist(&gone);
+        if let Some(core) = core.as_deref_mut() {
+            for listener in &watch {
+                core.node.release(listener.row);
+            }
+        }
+        if let Some(core) = core.as_deref_mut()
+            && inner.listeners.read().catch_all.is_empty()
+        {
+            core.node.watch_unknown(false);
+            let all: Vec<_> = core.node.entities().map(|(row, _)| row).collect();
+            let empty = all.into_iter().filter(|&row| core.board.of(row).is_empty());
+            for row in empty.collect::<Vec<_>>() {
+                core.node.untrack(row);
+            }
+        }
+        drop((core, alone));
+        // Before the thread ends: what it serves is dropped there, and not on this one.
+        drop((watch, served, gone));
         if let Some(worker) = worker {
             worker.stop();
         }
@@ -228,6 +266,14 @@ impl Invalidator {
         let listeners = self.inner().listeners.read().clone();
         let known = listeners.by_entity.get(entity).into_iter().flatten();
         worst(known.map(|listener| listener.feed.driver().coherence())).unwrap_or(alone)
+    }
+
+    /// Whether publishers without frames write to `entity`: what is lost on the way from them may go
+    /// unnoticed, and [`Settings::max_age`](crate::invalidation::Settings::max_age) bounds the harm.
+    #[must_use]
+    pub fn is_plain(&self, entity: &Entity) -> bool {
+        self.remote()
+            .is_some_and(|remote| remote.core.lock().node.is_plain(entity))
     }
 
     /// Who keeps `entity` from being coherent, and why. Empty if nobody does, or nobody watches it.
@@ -324,6 +370,7 @@ impl Invalidator {
             malformed: remote.malformed.load(Relaxed),
             unreadable: node.unreadable,
             plain: node.plain,
+            strays: node.strays,
             forks: node.forks,
             expired_beats: node.expired_beats,
         }

@@ -198,6 +198,9 @@ pub struct InvalidatorStats {
     pub unreadable: u64,
     /// Messages of plain publishers.
     pub plain: u64,
+    /// Times that somebody spoke of an entity that a watch of everything cannot follow, since there
+    /// are [too many](super::super::Settings::max_entities).
+    pub strays: u64,
     /// Times that somebody else spoke with our incarnation.
     pub forks: u64,
     /// Beats that came after their lease had ended.

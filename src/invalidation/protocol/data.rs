@@ -47,9 +47,15 @@ impl Node {
             Some(&row) => Some(row),
             None if self.watch_unknown => {
                 let entity = entity.to_entity();
-                let row = self.track(&entity, now)?;
-                fx.tracked(row, &entity);
-                Some(row)
+                let row = self.track_or_evict(&entity, now, fx);
+                match row {
+                    Some(row) => fx.tracked(row, &entity),
+                    None => {
+                        self.counts.strays += 1;
+                        fx.stray(&entity);
+                    }
+                }
+                row
             }
             None => None,
         }
@@ -68,7 +74,7 @@ impl Node {
         let id = id.decode_into(&mut decoded);
         match stamp(payload) {
             Stamp::Plain => {
-                self.plain(row, fx);
+                self.plain(row, now, fx);
                 if let Some(row) = row {
                     fx.remove(row, id, None, None);
                 }
@@ -104,7 +110,7 @@ impl Node {
         let row = self.row_of(now, entity, fx);
         let mut count = Count::Fine;
         match stamp(payload) {
-            Stamp::Plain => self.plain(row, fx),
+            Stamp::Plain => self.plain(row, now, fx),
             Stamp::Frame(Frame {
                 header,
                 body: Body::All,
@@ -226,13 +232,15 @@ impl Node {
         self.peers.get(slot)?.age(now, sent)
     }
 
-    fn plain(&mut self, row: Option<RowId>, fx: &mut impl Effects) {
+    fn plain(&mut self, row: Option<RowId>, now: Micros, fx: &mut impl Effects) {
         self.counts.plain += 1;
         if let Some(id) = row
             && let Some(row) = self.rows.get_mut(id).and_then(Option::as_mut)
-            && !std::mem::replace(&mut row.plain, true)
         {
-            fx.plain(id);
+            row.heard = now;
+            if !std::mem::replace(&mut row.plain, true) {
+                fx.plain(id);
+            }
         }
     }
 }

@@ -38,6 +38,10 @@ pub(crate) struct Row {
     pub(crate) plain: bool,
     /// Whether this node holds a write whose outcome is not known.
     pub(crate) own_unsettled: bool,
+    /// How many watch this very entity. Without any it is tracked because all are, and makes room.
+    pub(crate) pins: usize,
+    /// When it was tracked, or a publisher without frames was heard last.
+    pub(crate) heard: Micros,
     columns: Vec<Column>,
     unsettled: usize,
 }
@@ -53,9 +57,17 @@ impl Row {
             floor: 0,
             plain: false,
             own_unsettled: false,
+            pins: 0,
+            heard: now,
             columns: Vec::new(),
             unsettled: 0,
         }
+    }
+
+    /// Whether it may make room: nobody asked for it by name, and nobody's numbers would be lost.
+    pub(crate) fn is_expendable(&self, now: Micros, rules: &Rules) -> bool {
+        let numbered = self.columns.iter().any(|column| column.last > 0);
+        self.pins == 0 && !numbered && !self.own_unsettled && self.heard + rules.lease <= now
     }
 
     fn column(&mut self, slot: Slot) -> &mut Column {

@@ -1,6 +1,6 @@
 //! The state of one node's receiving half, and the calls that tell it what happened.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Acquire;
@@ -40,6 +40,10 @@ pub(crate) trait Effects {
     fn returned(&mut self, entity: &str, sequence: u64);
     /// An entity was heard of for the first time, and is tracked from now on because all are.
     fn tracked(&mut self, row: RowId, entity: &Entity);
+    /// An entity that was tracked because all are makes room for another.
+    fn untracked(&mut self, _row: RowId) {}
+    /// An entity was heard of that should be tracked because all are, and there is no room.
+    fn stray(&mut self, _entity: &Entity) {}
     /// Somebody else uses our incarnation: take a new one.
     fn forked(&mut self);
 }
@@ -56,6 +60,7 @@ pub(crate) struct NodeCounts {
     pub(crate) forks: u64,
     pub(crate) expired_beats: u64,
     pub(crate) crowded: u64,
+    pub(crate) strays: u64,
 }
 
 /// What the next beat has to say about others; the outbox adds its marks.
@@ -145,6 +150,9 @@ pub(crate) struct Node {
     pub(super) rows: Vec<Option<Row>>,
     pub(super) by_entity: HashMap<Entity, RowId, RandomState>,
     pub(super) watch_unknown: bool,
+    /// Entities that are no longer tracked and have publishers without frames; no more of them than
+    /// of the others.
+    pub(super) once_plain: HashSet<Entity, RandomState>,
     /// Where ids with escapes are decoded.
     pub(super) decoded: String,
     pub(super) counts: NodeCounts,
@@ -204,6 +212,7 @@ impl Node {
             rows: Vec::new(),
             by_entity: HashMap::default(),
             watch_unknown: false,
+            once_plain: HashSet::default(),
             decoded: String::new(),
             counts: NodeCounts::default(),
         }
@@ -233,9 +242,56 @@ impl Node {
             }
             None => return None,
         };
-        self.rows[id] = Some(Row::new(entity.clone(), now));
+        let mut row = Row::new(entity.clone(), now);
+        row.plain = self.once_plain.remove(entity);
+        self.rows[id] = Some(row);
         self.by_entity.insert(entity.clone(), id);
         Some(id)
+    }
+
+    /// As [`track`](Self::track), and lets go of another entity if there is no room and one that
+    /// nobody needs.
+    pub(super) fn track_or_evict(
+        &mut self,
+        entity: &Entity,
+        now: Micros,
+        fx: &mut impl Effects,
+    ) -> Option<RowId> {
+        if let Some(row) = self.track(entity, now) {
+            return Some(row);
+        }
+        let rows = self.rows.iter().enumerate();
+        let expendable = rows
+            .filter_map(|(id, row)| Some((id, row.as_ref()?)))
+            .filter(|(_, row)| row.is_expendable(now, &self.rules))
+            .min_by_key(|(_, row)| row.heard);
+        let (id, _) = expendable?;
+        if let Some(row) = self.rows.get_mut(id).and_then(Option::take) {
+            self.by_entity.remove(&row.entity);
+        }
+        fx.untracked(id);
+        self.track(entity, now)
+    }
+
+    /// Tracks an entity that somebody watches by its name, until it is [released](Self::release).
+    pub(crate) fn pin(
+        &mut self,
+        entity: &Entity,
+        now: Micros,
+        fx: &mut impl Effects,
+    ) -> Option<RowId> {
+        let id = self.track_or_evict(entity, now, fx)?;
+        if let Some(row) = self.rows.get_mut(id).and_then(Option::as_mut) {
+            row.pins += 1;
+        }
+        Some(id)
+    }
+
+    /// The reverse of [`pin`](Self::pin). The entity is tracked until [`untrack`](Self::untrack).
+    pub(crate) fn release(&mut self, id: RowId) {
+        if let Some(row) = self.rows.get_mut(id).and_then(Option::as_mut) {
+            row.pins = row.pins.saturating_sub(1);
+        }
     }
 
     /// This node itself has written to an entity: those who track all track it from now on.
@@ -263,6 +319,9 @@ impl Node {
     pub(crate) fn untrack(&mut self, id: RowId) {
         if let Some(row) = self.rows.get_mut(id).and_then(Option::take) {
             self.by_entity.remove(&row.entity);
+            if row.plain && self.once_plain.len() < self.rules.max_entities {
+                self.once_plain.insert(row.entity);
+            }
         }
     }
 
@@ -274,6 +333,14 @@ impl Node {
     /// Whether an entity has publishers without frames.
     pub(crate) fn has_plain(&self, id: RowId) -> bool {
         self.row(id).is_some_and(|row| row.plain)
+    }
+
+    /// The same by its name, also of one that is no longer tracked.
+    pub(crate) fn is_plain(&self, entity: &Entity) -> bool {
+        match self.find(entity) {
+            Some(row) => self.has_plain(row),
+            None => self.once_plain.contains(entity),
+        }
     }
 
     pub(crate) const fn counts(&self) -> NodeCounts {

@@ -20,7 +20,7 @@ use crate::invalidation::outbox::{Outbox, OutboxRules, Ticket};
 use crate::invalidation::protocol::{Effects, Micros, Node, OwnMarks, RowId, Rules};
 use crate::invalidation::subject::{Address, Entity, IdRef, Prefix, Subject};
 use crate::invalidation::target::Target;
-use crate::invalidation::watch::Feed;
+use crate::invalidation::watch::{Budget, Feed};
 
 /// A clock that runs a little fast or slow.
 #[derive(Debug, Clone)]
@@ -207,7 +207,7 @@ impl Process {
             let target = Target::with_fence(fence.clone(), cache.clone());
             let driver = target.attach(lease).unwrap();
             let feed = match queued {
-                true => Feed::queued(driver, 24, rules.min_flush),
+                true => Feed::queued(driver, Budget::new(24), rules.min_flush),
                 false => Feed::inline(driver, rules.min_flush),
             };
             SimWatch {
@@ -327,13 +327,13 @@ impl Effects for Hands<'_> {
 
     fn recover(&mut self, row: RowId, reason: Reason, floor: Option<u64>) {
         self.of(row).for_each(|feed| {
-            feed.recover(reason, floor, self.now);
+            feed.recover(reason, floor, || self.now);
         });
     }
 
     fn trust_until(&mut self, until: Micros) {
         for watch in self.watches {
-            watch.feed.trust(until, self.now);
+            watch.feed.trust(until, self.now, || self.now);
         }
     }
 
