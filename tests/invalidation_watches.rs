@@ -34,6 +34,7 @@ fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
 }
 
 /// A watcher of everything that writes down the ids it is told.
+#[allow(clippy::type_complexity)] // Named, it would be no plainer.
 fn recorder_all() -> (
     Arc<Mutex<Vec<String>>>,
     impl Fn(&Entity, Invalidation<'_>) + Send + Sync + 'static,

@@ -41,7 +41,8 @@ impl Builder {
         }
     }
 
-    /// How many loaders may run at once, of different ids; 64. Zero counts as one.
+    /// How many loaders may run at once, of different ids; 64. Zero counts as one. Loads that a loader
+    /// begins do not count.
     pub const fn loads(mut self, loads: usize) -> Self {
         self.loads = loads;
         self

@@ -10,7 +10,7 @@
 //!
 //! | flight | a caller with its own mark |
 //! |---|---|
-//! | Queued: not begun to read | joins: the read will begin later than the caller came |
+//! | Queued: not begun to read | joins: the read will begin later than the caller came; but not from [inside a loader](super::nested) |
 //! | Loading(mark), Landed(mark) | joins if the marks are the same: nothing was dropped between |
 //! | Loading, Landed with another mark | leads a flight of its own, which takes the place on the board |
 //! | Abandoned | the same |
@@ -98,11 +98,12 @@ impl<V> Flights<V> {
         &self.boards[(self.hasher.hash_one(id) as usize) & (BOARDS - 1)]
     }
 
-    /// Joins the flight of `id`, or leads one. `arrived` was taken after the caller came.
-    pub(super) fn enter(&self, id: &str, arrived: &Mark) -> Boarding<'_, V> {
+    /// Joins the flight of `id`, or leads one. `arrived` was taken after the caller came. Only who
+    /// `may_queue` joins a flight that waits for its turn.
+    pub(super) fn enter(&self, id: &str, arrived: &Mark, may_queue: bool) -> Boarding<'_, V> {
         let mut board = self.board(id).lock();
         if let Some(flight) = board.get(id)
-            && flight.carries(arrived)
+            && flight.carries(arrived, may_queue)
         {
             return Boarding::Join(Join {
                 flight: flight.clone(),
@@ -143,9 +144,9 @@ impl<V> Flights<V> {
 }
 
 impl<V> Flight<V> {
-    fn carries(&self, arrived: &Mark) -> bool {
+    fn carries(&self, arrived: &Mark, may_queue: bool) -> bool {
         match &self.state.lock().phase {
-            Phase::Queued => true,
+            Phase::Queued => may_queue,
             Phase::Loading(mark) | Phase::Landed(mark, _) => {
                 mark.same(arrived) || planted("coherent_join_older_flight")
             }

@@ -28,12 +28,14 @@ mod builder;
 mod error;
 mod flight;
 mod loaded;
+mod nested;
 #[cfg(test)]
 mod tests;
 
 use std::error::Error;
 use std::fmt;
 use std::future::{self, Future};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -46,6 +48,7 @@ use super::fence::{Coherence, Fence, FenceStats, Mark};
 use super::target::Target;
 use admission::{Admission, Moment};
 use flight::{Boarding, Flights};
+use nested::{InLoader, Place};
 
 /// A cache with its fence. Cloning gives another handle to the same one.
 ///
@@ -155,6 +158,11 @@ impl<C: Store> Coherent<C> {
     /// is cancelled or panics, one that waits takes over with its own. A call that has been polled
     /// should be polled on or dropped: others may wait for its load.
     ///
+    /// A loader may load other ids, of this cache or another, but not its own: such loads run under
+    /// their loader's permit, whatever the limit. What is called while a cache stores or clears, as an
+    /// eviction listener is, may load too, for itself alone: nothing is shared, and nothing is stored
+    /// where that would have to wait.
+    ///
     /// # Errors
     ///
     /// [`LoadError::Failed`] with the loader's error, for all who shared the load; it is not cached.
@@ -175,8 +183,13 @@ impl<C: Store> Coherent<C> {
             if let Some(known) = self.get(id) {
                 return Ok(known);
             }
+            let place = Place::here();
             let arrived = inner.fence.mark(id);
-            match inner.flights.enter(id, &arrived) {
+            if place == Place::Callback {
+                let loaded = inner.run(loader).await;
+                return inner.keep(id, &arrived, loaded);
+            }
+            match inner.flights.enter(id, &arrived, place == Place::Outside) {
                 Boarding::Join(flight) => {
                     if let Some(answer) = flight.await {
                         inner.counts.joined.fetch_add(1, Relaxed);
@@ -190,7 +203,11 @@ impl<C: Store> Coherent<C> {
                     if let Some(known) = self.get(id) {
                         return Ok(known);
                     }
-                    let permit = match inner.admission.permit(|| inner.moment()).await {
+                    let permit = match place {
+                        Place::Outside => Some(inner.admission.permit(|| inner.moment()).await),
+                        Place::Loader | Place::Callback => None,
+                    };
+                    let permit = match permit.transpose() {
                         Ok(permit) => permit,
                         Err(overloaded) => {
                             inner.counts.overloaded.fetch_add(1, Relaxed);
@@ -199,10 +216,9 @@ impl<C: Store> Coherent<C> {
                         }
                     };
                     let mark = lead.begin(|| inner.fence.mark(id));
-                    inner.counts.loads.fetch_add(1, Relaxed);
-                    let loaded = loader().await;
+                    let loaded = inner.run(loader).await;
                     drop(permit);
-                    let answer = inner.keep(id, &mark, loaded.map(Into::into));
+                    let answer = inner.keep(id, &mark, loaded);
                     lead.land(mark, answer.clone());
                     return answer;
                 }
@@ -300,6 +316,26 @@ impl<C: Store> Inner<C> {
             epoch: self.fence.epoch(),
             now: self.fence.now(),
         }
+    }
+
+    /// Runs a loader, which may load in its turn.
+    async fn run<F, Fut, L, E>(&self, loader: F) -> Result<Loaded<C::Value>, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<L, E>>,
+        L: Into<Loaded<C::Value>>,
+    {
+        self.counts.loads.fetch_add(1, Relaxed);
+        let load = {
+            let _inside = InLoader::enter();
+            loader()
+        };
+        let mut load = pin!(load);
+        let loaded = future::poll_fn(|cx| {
+            let _inside = InLoader::enter();
+            load.as_mut().poll(cx)
+        });
+        loaded.await.map(Into::into)
     }
 
     /// Stores what was loaded, if the fence lets it, and makes the answer of it.

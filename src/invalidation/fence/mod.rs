@@ -67,6 +67,7 @@ pub(crate) use clock::{Clock, nanos};
 #[doc(hidden)]
 pub use planted::FAULTS;
 pub(crate) use planted::planted;
+pub(crate) use stripe::inside;
 pub(crate) use token::Mark;
 
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
