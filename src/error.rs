@@ -90,6 +90,33 @@ pub enum BuildError {
     Thread(#[source] std::io::Error),
 }
 
+/// The operating system gave no thread. Its own error is the [source](std::error::Error::source),
+/// shared, so that the errors which carry this can be cloned.
+#[derive(Clone, Debug, Error)]
+#[error("a thread could not be started")]
+pub struct ThreadError(#[source] std::sync::Arc<std::io::Error>);
+
+impl ThreadError {
+    pub(crate) fn new(error: std::io::Error) -> Self {
+        Self(std::sync::Arc::new(error))
+    }
+
+    /// What kind of failure it was.
+    #[must_use]
+    pub fn kind(&self) -> std::io::ErrorKind {
+        self.0.kind()
+    }
+}
+
+/// Equal if they are of the same kind.
+impl PartialEq for ThreadError {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind() == other.kind()
+    }
+}
+
+impl Eq for ThreadError {}
+
 /// There is no notice yet, or there will be none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum TryRecvError {

@@ -101,7 +101,7 @@ mod topic;
 pub use directory::models as directory_models;
 pub use error::{
     BatchOutcome, BuildError, CloseTimeout, KeyError, Published, RecvTimeoutError, Submitted,
-    SubscribeError, TryRecvError,
+    SubscribeError, ThreadError, TryRecvError,
 };
 #[cfg(afterwrite_loom)]
 #[doc(hidden)]

@@ -24,6 +24,7 @@ use super::{
     Bus, Delivery, Event, Inbox, Link, PublishError, Publisher, Status, SubscribeError,
     Subscription, deliver,
 };
+use crate::error::ThreadError;
 use crate::invalidation::subject::{Pattern, Subject};
 
 /// Messages that wait for one inbox, as many as async-nats keeps by default.
@@ -169,9 +170,7 @@ impl Bus for LocalBus {
         thread::Builder::new()
             .name("afterwrite-local".into())
             .spawn(move || own.run(inbox, &counters))
-            .map_err(|error| SubscribeError::Thread {
-                reason: error.to_string(),
-            })?;
+            .map_err(|error| SubscribeError::Thread(ThreadError::new(error)))?;
         state.lines.push(Arc::clone(&line));
         let core = Arc::downgrade(core);
         Ok(Subscription::new(move || {

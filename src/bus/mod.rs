@@ -35,6 +35,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 
+use crate::error::ThreadError;
 use crate::invalidation::subject::{Pattern, Subject};
 
 pub use chaos::{ChaosBus, ChaosCounts, ChaosNet, Faults, Flow, NodeId, ServerId};
@@ -227,11 +228,8 @@ pub enum SubscribeError {
     #[error("the bus is closed")]
     Closed,
     /// The thread that delivers could not be started.
-    #[error("could not start the delivering thread: {reason}")]
-    Thread {
-        /// What the operating system said.
-        reason: String,
-    },
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
 }
 
 /// A running subscription. Dropping it ends it: a delivery under way may finish, none begins

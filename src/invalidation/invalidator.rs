@@ -52,6 +52,7 @@ use super::protocol::{Micros, Node};
 use super::settings::Settings;
 use super::subject::{Entity, Id, IdRef};
 use crate::bus::Bus;
+use crate::error::ThreadError;
 use hands::Board;
 use inner::{Clock, Core, Out, Remote, random_incarnation};
 
@@ -424,9 +425,7 @@ impl Invalidator {
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::Thread, StartError> {
     let handle = thread::Builder::new().name(name.to_owned()).spawn(run);
-    let handle = handle.map_err(|error| StartError::Thread {
-        reason: error.to_string(),
-    })?;
+    let handle = handle.map_err(|error| StartError::Thread(ThreadError::new(error)))?;
     Ok(handle.thread().clone())
 }
 

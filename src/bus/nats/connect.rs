@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use super::events::Shared;
 use super::home::Home;
 use super::{EventTap, Inner, NatsBus};
+use crate::error::ThreadError;
 
 /// How long a message to ourselves may take before its absence is taken for a missing right.
 const PROBE: Duration = Duration::from_secs(2);
@@ -45,11 +46,8 @@ pub enum NatsError {
     #[error("a client needs the runtime it was built on: call from inside it, or name it")]
     NoRuntime,
     /// The thread of the bus could not be started.
-    #[error("could not start the bus's thread: {reason}")]
-    Thread {
-        /// What the operating system said.
-        reason: String,
-    },
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
     /// The runtime ended before the connection was made.
     #[error("the runtime ended before the connection was made")]
     RuntimeEnded,
@@ -166,9 +164,7 @@ impl NatsBuilder {
         })?;
         let home = match self.runtime {
             Some(runtime) => Home::theirs(runtime),
-            None => Home::ours().map_err(|error| NatsError::Thread {
-                reason: error.to_string(),
-            })?,
+            None => Home::ours().map_err(|error| NatsError::Thread(ThreadError::new(error)))?,
         };
         let options = self.options.unwrap_or_else(|| our_options(&servers));
         let tap = self.events.unwrap_or_default();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 
 use super::courier::Tray;
@@ -21,6 +21,19 @@ pub(super) struct Home {
     keep: Option<watch::Sender<()>>,
 }
 
+/// A runtime of our own. If its thread cannot be started it is dropped where that was tried, maybe
+/// inside another runtime: so it never waits for what it runs, which tokio forbids there.
+#[derive(Debug)]
+struct Ours(Option<Runtime>);
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl Home {
     /// The caller's runtime. It needs its I/O and time drivers.
     pub(super) fn theirs(handle: Handle) -> Self {
@@ -32,13 +45,18 @@ impl Home {
     pub(super) fn ours() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
+        let ours = Ours(Some(runtime));
         let (keep, mut kept) = watch::channel(());
         thread::Builder::new()
             .name("afterwrite-nats".into())
             .spawn(move || {
                 // The value never changes: this returns when the last sender is gone.
-                runtime.block_on(async move { while kept.changed().await.is_ok() {} });
-                runtime.shutdown_background();
+                let until_gone = async move { while kept.changed().await.is_ok() {} };
+                // All of it moves here, to end with this thread.
+                let ours = ours;
+                if let Some(runtime) = &ours.0 {
+                    runtime.block_on(until_gone);
+                }
             })?;
         Ok(Self {
             handle,
@@ -68,5 +86,17 @@ impl Home {
             tokio::time::timeout(DRAIN, drained).await.ok();
             drop(keep);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_of_our_own_may_be_dropped_inside_another() {
+        let build = || Builder::new_current_thread().enable_all().build().unwrap();
+        let ours = Ours(Some(build()));
+        build().block_on(async move { drop(ours) });
     }
 }

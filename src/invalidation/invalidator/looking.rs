@@ -8,6 +8,7 @@ use super::hands::{Board, CatchAll, Hands};
 use super::inner::{Core, Remote};
 use super::types::{Farewell, InvalidatorStats, Suspect, WatchError, Why};
 use super::{Coherence, Invalidator};
+use crate::error::ThreadError;
 use crate::invalidation::cache::{Invalidation, Reason};
 use crate::invalidation::protocol::{Belief, Doubter, Micros, Node, PeerWhy, RowId};
 use crate::invalidation::subject::Entity;
@@ -66,11 +67,8 @@ impl Invalidator {
             }
         };
         let capacity = self.settings().watch_queue;
-        Worker::start(name, capacity, every, move || clock.now(), trusted).map_err(|error| {
-            WatchError::Thread {
-                reason: error.to_string(),
-            }
-        })
+        Worker::start(name, capacity, every, move || clock.now(), trusted)
+            .map_err(|error| WatchError::Thread(ThreadError::new(error)))
     }
 
     fn watch_with(

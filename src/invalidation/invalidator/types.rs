@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::bus::SubscribeError;
+use crate::error::ThreadError;
 use crate::invalidation::frame::Incarnation;
 use crate::invalidation::settings::SettingsError;
 use crate::invalidation::subject::SubjectError;
@@ -83,11 +84,8 @@ pub enum StartError {
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
     /// A thread could not be started.
-    #[error("could not start a thread: {reason}")]
-    Thread {
-        /// What the operating system said.
-        reason: String,
-    },
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
 }
 
 /// Why a cache is not watched.
@@ -110,11 +108,8 @@ pub enum WatchError {
         max: usize,
     },
     /// A thread could not be started.
-    #[error("could not start a thread: {reason}")]
-    Thread {
-        /// What the operating system said.
-        reason: String,
-    },
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
 }
 
 /// How an invalidator ended.
