@@ -8,7 +8,8 @@
 //! was applied to its cache, or the whole cache was flushed after t; and no load that began before
 //! either is stored after it.
 //!
-//! A publisher is *known* once a beat of it was heard, or when it is named in [`Settings::expect`].
+//! A publisher is *known* once a beat of it was heard, or when it is named in [`Settings::expect`]. "For
+//! B" leaves out its first lease, in which its clock may not be understood yet.
 //!
 //! # B
 //!
@@ -53,7 +54,8 @@
 //! 4. If they agree then e had arrived, or a frame after it had, which left a gap and a flush behind.
 //!
 //! No delay of the network is assumed to be bounded. Assumed are: that writers emit, or hold guards;
-//! that the nodes' monotonic clocks run at nearly the same rate (their readings are never compared);
+//! that the nodes' monotonic clocks run at nearly the same rate (their readings are never compared) and
+//! do not stand still, as they do while a machine is suspended;
 //! that loads see what was committed before them, or say by a position what they saw; and that nobody
 //! forges frames.
 //!
@@ -72,13 +74,15 @@
 //!
 //! | [`Coherence`] | an entry is served |
 //! |---|---|
-//! | `Coherent` | for as long as the cache keeps it |
+//! | `Coherent` | for as long as the cache keeps it (or [`Settings::max_age`], if [`is_plain`] says so) |
 //! | `Joining`, `Suspect` | if it was loaded since the doubt began, and for at most L after its load began |
 //! | `Standalone` | for as long as the cache keeps it: no other node is listened to |
 //!
 //! *Into doubt.* The epoch rises in one atomic step, which bypasses all older entries at once, cleared
 //! or not. Loads go on: callers of one id share one, and what they load is cached for a lease.
-//! [`suspects`] says who is to blame.
+//! [`suspects`] says who is to blame. A cache that cannot see the epoch, as a closure cannot, is told to
+//! drop everything now, and again when the doubt ends; what it is given in between has no lease, so
+//! who fills it should ask [`Watch::coherence`]. It is told at most once every [`min_flush`].
 //!
 //! *Out of it.* This node's own beat must come back through the very subscription that is watched, on a
 //! connection that has not changed since; one more H must pass; and every known publisher must be heard
@@ -96,11 +100,20 @@
 //! | the connection is made anew | [`Bus::generation`] has changed | itself |
 //! | messages are dropped on this side | the bus says so, or a gap does | itself |
 //! | a watch's queue is full, or its cache fails | at once | that watch alone |
+//! | a watch of everything hears of more than [`max_entities`] | at once; it is told their names | that watch alone |
+//! | a watch is dropped or stopped | at once | its cache |
 //! | a write takes longer than [`write_limit`] | beats carry it as unsettled | all |
 //! | a publisher ends in order | it is not suspect: its goodbye carries its last numbers | |
 //!
 //! `cargo run --release --example two_replicas` does three of them to two nodes over one database, and
 //! judges each read by what the claim says.
+//!
+//! # What a look costs
+//!
+//! [`Watch::coherence`] of one entity, and `coherence` of a cache or a fence, is one atomic load, and so
+//! is the check of a hit. [`Invalidator::coherence`] takes a lock for reading, finds the entity in a map
+//! and asks each of its caches; a watch of everything asks all of its entities. [`suspects`] and
+//! [`is_plain`] take the lock that messages are received under: for people and probes, not for requests.
 //!
 //! # Not covered
 //!
@@ -115,12 +128,19 @@
 //! - **Replicas that lag**, unless the emit carries a position and the loader says what it had seen
 //!   ([`Loaded::at`]), or stores are put off by
 //!   [`settle`](crate::invalidation::coherent::Builder::settle).
+//! - **A suspended machine**: its monotonic clock stands still (a laptop that sleeps, a virtual machine that
+//!   is paused or moved), so that leases go on where they were. After the resume a node may read `Coherent`
+//!   for up to L on beats from before, unless the connection was found broken earlier.
 //! - **A pause between the check and the use**: a process that is stopped after it got a value uses it
 //!   when it goes on, however late that is.
 //! - **Within B**, an old value may be served as `Coherent`: that is what a bound means. A write that has
 //!   to be seen at once needs the database.
 //!
 //! [`emit`]: crate::invalidation::Invalidator::emit
+//! [`is_plain`]: crate::invalidation::Invalidator::is_plain
+//! [`Invalidator::coherence`]: crate::invalidation::Invalidator::coherence
+//! [`Watch::coherence`]: crate::invalidation::Watch::coherence
+//! [`max_entities`]: crate::invalidation::Settings::max_entities
 //! [`suspects`]: crate::invalidation::Invalidator::suspects
 //! [`Writing::committed`]: crate::invalidation::Writing::committed
 //! [`Coherence`]: crate::invalidation::fence::Coherence

@@ -66,7 +66,7 @@
 //! | I3 | Dropping a [`Watch`] ends it, and leaves its cache in doubt; [`stop`] first applies what is queued |
 //! | I4 | Malformed subjects are counted and skipped. An unreadable payload drops its id, or is a gap. Nothing that arrives causes a panic or unbounded memory |
 //! | I5 | A watch with a thread of its own that is slow or panics harms no other; the overflow of its queue drops everything for it alone |
-//! | I6 | A missed invalidation of a known publisher is noticed within B: see [`coherence`](super::coherence) |
+//! | I6 | A missed invalidation of a known publisher is noticed within B, once that publisher has been known for B: see [`coherence`](super::coherence) |
 //! | I7 | [`Watch::coherence`] of one entity is one atomic load. `Suspect` bypasses older entries, and serves newer ones for a lease at most |
 //! | I8 | No load that began before an invalidation is stored after it. Callers of one id share a load, but none shares one whose read began before an invalidation that the caller came after. Errors are not cached |
 //! | I9 | Any cache can be watched that can remove an id and clear |

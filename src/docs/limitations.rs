@@ -42,6 +42,10 @@
 //! - **Secrecy, or defence against forgers.** Whoever may publish under the prefix may drop entries, and
 //!   keep nodes in doubt. The server's rights keep strangers out.
 //! - **Any number of nodes.** Beats go from all to all: n nodes cost n x n / H deliveries.
+//! - **The bound over a suspension.** A suspended machine's monotonic clock stands still: for up to L after
+//!   the resume its node may read `Coherent` on what it heard before.
+//! - **A lease for closures.** A cache that cannot see its fence is told when a doubt begins and when it ends;
+//!   what it is given in between is its owner's to distrust.
 //! - **Nothing kept over a restart.** A cache begins empty, and its node `Joining`.
 //! - **Inline watches that block.** One holds up all that its node receives, and leases run out.
 //!

@@ -34,6 +34,10 @@ pub trait Cache: Send + Sync + 'static {
 
     /// Lets go of everything. It may also drop what is stored while it runs.
     ///
+    /// Called when a doubt ends, when somebody asked for it, and when this watch's queue was full. A
+    /// cache without a fence that its hits ask ([`Target::new`](super::target::Target::new), a closure)
+    /// is called when a doubt begins as well.
+    ///
     /// # Errors
     ///
     /// [`Unfinished`] when something may still be there. The cache then stays `Suspect`, and

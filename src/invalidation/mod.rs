@@ -11,7 +11,7 @@
 //!   blame if it may not.
 //!
 //! # What is promised
-//! An invalidation of a known publisher that a node missed is noticed there within
+//! A missed invalidation, of a publisher that the node has known for B, is noticed there within
 //! [`Settings::bound`]: B = lease + e_max + [`TICK`]. Then the cache is `Suspect`: older entries are
 //! bypassed, new ones are served for one lease at most, until everything is proved to arrive
 //! again; then it is cleared, and coherent.

@@ -186,8 +186,8 @@ impl Settings {
         self
     }
 
-    /// How many drops wait at most for a watch of its own thread; 65,536 by default. Beyond, that
-    /// watch drops everything.
+    /// How many drops wait at most for a watch of its own thread, all its entities together; 65,536 by
+    /// default. Beyond, that watch drops everything of the entity that found no room.
     #[must_use]
     pub const fn watch_queue(mut self, drops: usize) -> Self {
         self.watch_queue = drops;

@@ -19,7 +19,9 @@ impl Invalidator {
     /// Has `cache` drop what is written anywhere, on a thread of its own: it may be as slow as it
     /// likes at nobody's cost but its own.
     ///
-    /// What this node itself writes is dropped on the writer's thread. Takes a
+    /// What this node itself writes is dropped on the writer's thread. A closure, or another cache
+    /// whose hits ask no fence, is told to drop everything when a doubt begins and again when it ends,
+    /// since a doubt bypasses nothing of it. Takes a
     /// [`Coherent`](crate::invalidation::coherent::Coherent) by reference, any
     /// [`Cache`](crate::invalidation::cache::Cache), or a closure.
     ///
@@ -167,6 +169,10 @@ impl Invalidator {
     /// Tells `tell` what is written anywhere, of every entity, as soon as one is heard of; on a
     /// thread of its own.
     ///
+    /// It follows [`max_entities`](crate::invalidation::Settings::max_entities). Of one more it is told to
+    /// drop everything, and is in doubt for as long as that one is spoken of. Entities that only plain
+    /// publishers wrote to, and not lately, make room.
+    ///
     /// # Errors
     /// [`WatchError`].
     pub fn watch_all<F>(&self, tell: F) -> Result<Watch, WatchError>
@@ -254,7 +260,10 @@ impl Invalidator {
     }
 
     /// How far the caches of `entity` on this node may be trusted: as far as the worst of them. Without
-    /// any it is `Joining`. A single cache answers faster: [`Watch::coherence`], one atomic load.
+    /// any it is `Joining`.
+    ///
+    /// Takes a lock for reading, held only for a moment by others, and looks the entity up. A single
+    /// cache answers faster: [`Watch::coherence`], one atomic load.
     #[must_use]
     pub fn coherence(&self, entity: &Entity) -> Coherence {
         let alone = match self.remote() {

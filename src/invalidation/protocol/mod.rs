@@ -14,8 +14,8 @@
 //!   ([`control`]).
 //!
 //! # The claim
-//! Let publisher P have been known for B (a beat of its was heard, or it is named in `expect`) and
-//! not retired, and e an emit handed over at time t. Whenever an entity reads `Coherent` at
+//! Let publisher P have been known for B (a beat of its was heard, or it is named in `expect`; for its
+//! first lease its clock may not be understood) and not retired since, and e an emit handed over at time t. Whenever an entity reads `Coherent` at
 //! T > t + B, e was applied or a flush completed after t. **B = L + e_max + tick.**
 //!
 //! # Why it holds
@@ -33,8 +33,8 @@
 //!    to be heard.
 //!
 //! Delay is not assumed to be bounded: a beat that comes late is a lease that has run out. What is
-//! assumed: clocks drift by at most [`offset::DRIFT_PPM`] against each other while both run, and
-//! nobody forges frames.
+//! assumed: clocks drift by at most [`offset::DRIFT_PPM`] against each other and neither stands still,
+//! and nobody forges frames.
 //!
 //! # Publishers
 //! | event | Live | Silent | Gone |
@@ -55,7 +55,7 @@
 //! | state | event | next |
 //! |---|---|---|
 //! | Joining, Suspect | own beat back at p; p + H passed; every publisher Live by a beat sent after p; errors at most e_max; `min_flush` passed | Coherent |
-//! | Coherent, Suspect | gap, silence, overflow, unreadable, unsettled | Suspect |
+//! | Coherent, Suspect | gap, silence, overflow, unreadable, unsettled | Suspect; caches that cannot see the fence are told |
 //! | any | new connection, own beat older than L | Suspect (Joining stays), p is void |
 //! | Coherent | `all` | Coherent, or Suspect until `min_flush` has passed |
 
