@@ -46,6 +46,8 @@ pub(crate) enum Mutant {
     MuteWhileClosing,
     /// A position that is only that of earlier frames counts as a frame's own.
     FloorIsOwnPosition,
+    /// A watch that ends leaves its cache as trusted as it was.
+    WatchEndsSilently,
     /// A subscription that the server took away is never asked for again.
     NeverAsksAgain,
 }

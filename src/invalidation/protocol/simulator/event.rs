@@ -81,6 +81,12 @@ pub(super) enum Event {
         host: usize,
         connection: u64,
     },
+    /// A cache whose watch has ended is watched again.
+    Watch {
+        host: usize,
+        pid: u64,
+        watch: usize,
+    },
     Overrun {
         host: usize,
         pid: u64,
@@ -178,6 +184,7 @@ impl Event {
             | Self::Look { host, pid }
             | Self::LoadReads { host, pid, .. }
             | Self::LoadEnds { host, pid, .. }
+            | Self::Watch { host, pid, .. }
             | Self::Overrun { host, pid }
             | Self::Denied { host, pid, .. }
             | Self::Restart { host, pid } => Some((host, Some(pid))),

@@ -30,6 +30,8 @@ pub(super) enum Fault {
     PausedProcess,
     ClockRate,
     SlowWatcher,
+    /// A watch is dropped; later its cache is watched again.
+    EndedWatch,
     LaggingReplica,
     /// The bus takes nothing for a while.
     FullBus,
@@ -53,6 +55,7 @@ pub(super) const FAULTS: [Fault; 18] = [
     Fault::PausedProcess,
     Fault::ClockRate,
     Fault::SlowWatcher,
+    Fault::EndedWatch,
     Fault::LaggingReplica,
     Fault::FullBus,
     Fault::Garbage,
@@ -148,6 +151,7 @@ impl World {
                     }
                 }
             }
+            (Fault::EndedWatch, Some(pid)) => self.end_watch(host, pid, until),
             (Fault::LaggingReplica, _) => {
                 let lag = self.rng.range(10 * MS, MAX_LAG);
                 let place = &mut self.hosts[host];

@@ -109,6 +109,10 @@ pub(super) struct SimWatch {
     pub(super) fence: Arc<Fence>,
     pub(super) feed: Feed,
     pub(super) queued: bool,
+    /// Nobody listens for the cache at present.
+    pub(super) ended: bool,
+    /// Feeds of earlier watches whose lanes may still hold something.
+    pub(super) old: Vec<Feed>,
     /// The lane stands still until then.
     pub(super) slow_until: Time,
     /// Loads under way, by id.
@@ -216,6 +220,8 @@ impl Process {
                 fence,
                 feed,
                 queued,
+                ended: false,
+                old: Vec::new(),
                 slow_until: 0,
                 flights: BTreeMap::new(),
             }
@@ -261,7 +267,9 @@ impl Process {
         let Address::One { entity, id } = address else {
             return false;
         };
-        let inline = |watch: &&SimWatch| !watch.queued && ENTITIES[watch.entity] == entity.as_str();
+        let inline = |watch: &&SimWatch| {
+            !watch.queued && !watch.ended && ENTITIES[watch.entity] == entity.as_str()
+        };
         let mut watches = self.watches.iter().filter(inline);
         watches.any(|watch| watch.cache.0.lock().contains_key(&*id.decode()))
     }
@@ -270,7 +278,8 @@ impl Process {
     pub(super) fn drop_here(&self, (entity, id): Key, position: Option<u64>) {
         let name = id_name(id);
         let id = IdRef::new(&name).unwrap();
-        for watch in self.watches.iter().filter(|watch| watch.entity == entity) {
+        let fed = |watch: &&SimWatch| watch.entity == entity && !watch.ended;
+        for watch in self.watches.iter().filter(fed) {
             watch.feed.remove_now(id, position);
         }
     }
@@ -303,7 +312,7 @@ impl Hands<'_> {
         let entity = self.rows.iter().position(|&known| known == row);
         self.watches
             .iter()
-            .filter(move |watch| Some(watch.entity) == entity)
+            .filter(move |watch| Some(watch.entity) == entity && !watch.ended)
             .map(|watch| &watch.feed)
     }
 }
@@ -332,7 +341,7 @@ impl Effects for Hands<'_> {
     }
 
     fn trust_until(&mut self, until: Micros) {
-        for watch in self.watches {
+        for watch in self.watches.iter().filter(|watch| !watch.ended) {
             watch.feed.trust(until, self.now, || self.now);
         }
     }

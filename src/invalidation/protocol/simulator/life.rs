@@ -27,7 +27,7 @@ impl World {
         let connected = self.hosts[host].access.connected;
         let asks = self.with(host, |process, now| {
             let generation = process.generation;
-            for watch in &process.watches {
+            for watch in process.watches.iter().filter(|watch| !watch.ended) {
                 watch.feed.enforce(now);
             }
             for entity in 0..ENTITIES.len() {
@@ -45,8 +45,11 @@ impl World {
                 let _ = process.outbox.beat(&plan, false, now, &mut process.wire);
             }
             process.outbox.drain(usize::MAX, now, &mut process.wire);
-            for watch in process.watches.iter().filter(|watch| watch.queued) {
+            for watch in process.watches.iter_mut().filter(|watch| watch.queued) {
                 if watch.slow_until <= time {
+                    for feed in watch.old.drain(..) {
+                        while feed.work(|| now) {}
+                    }
                     while watch.feed.work(|| now) {}
                 }
             }
@@ -150,7 +153,11 @@ impl World {
         };
         let position = stated(key.0, version);
         self.with(host, |process, now| {
-            for watch in process.watches.iter().filter(|w| w.entity == key.0) {
+            let fed = process
+                .watches
+                .iter()
+                .filter(|w| w.entity == key.0 && !w.ended);
+            for watch in fed {
                 watch.feed.flush_now(Reason::Requested, position);
             }
             let (outbox, wire) = (&mut process.outbox, &mut process.wire);

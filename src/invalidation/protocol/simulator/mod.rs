@@ -18,6 +18,7 @@ mod life;
 mod net;
 mod rng;
 mod store;
+mod watches;
 mod world;
 
 use std::sync::atomic::AtomicU64;
@@ -149,6 +150,7 @@ fn every_mutant_is_caught() {
         Mutant::DeniedUnnoticed,
         Mutant::ClosingUnnoticed,
         Mutant::FloorIsOwnPosition,
+        Mutant::WatchEndsSilently,
     ];
     let next = AtomicU64::new(0);
     let survivors = parking_lot::Mutex::new(Vec::new());

@@ -210,6 +210,7 @@ impl World {
                     access.subscribed = true;
                 }
             }
+            Event::Watch { host, watch, .. } => self.watch_again(host, watch),
             Event::Overrun { host, .. } => {
                 self.with(host, |process, now| {
                     let (node, mut hands) = process.parts(now);
