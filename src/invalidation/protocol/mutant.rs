@@ -16,6 +16,8 @@ pub(crate) enum Mutant {
     IgnoreOldSequences,
     /// A beat's marks are read before what was handed over is numbered.
     MarkBeforeDrain,
+    /// A watch that ends leaves its cache as trusted as it was.
+    WatchEndsSilently,
     /// `Suspect` is left without a new epoch.
     NoEpochOnLeaving,
     /// A fill is checked, and then stored, in two steps.
@@ -46,8 +48,6 @@ pub(crate) enum Mutant {
     MuteWhileClosing,
     /// A position that is only that of earlier frames counts as a frame's own.
     FloorIsOwnPosition,
-    /// A watch that ends leaves its cache as trusted as it was.
-    WatchEndsSilently,
     /// A subscription that the server took away is never asked for again.
     NeverAsksAgain,
 }

@@ -180,6 +180,8 @@ fn caught(mutant: Mutant, seed: u64) -> Option<String> {
     });
     let plan = Plan {
         mutant: Some(mutant),
+        // Rare among all others: a beat has to find something queued, and what was queued be lost.
+        only: (mutant == Mutant::MarkBeforeDrain).then_some(Fault::FullBus),
         ..faulty(seed)
     };
     let outcome = World::new(plan).run().err();
