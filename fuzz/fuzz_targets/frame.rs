@@ -83,13 +83,13 @@ impl Naive<'_> {
         let (tag, flags) = (*it.0.next()?, *it.0.next()?);
         let (incarnation, sequence, sent) = (it.incarnation()?, it.integer()?, it.time()?);
         let position = match flags & 1 {
-            1 => Some(it.integer()?),
+            1 => Some((it.integer()?, flags & 8 != 0)),
             _ => None,
         };
         let body = match (tag, flags) {
-            (0x10, 0 | 1) => PlainBody::One(position),
-            (0x11, 0 | 1) => PlainBody::All(position),
-            (0x12, 0 | 1) => PlainBody::Batch(position, it.list(|it| it.text(MAX_ID))?),
+            (0x10, 0 | 1 | 9) => PlainBody::One(position),
+            (0x11, 0 | 1 | 9) => PlainBody::All(position),
+            (0x12, 0 | 1 | 9) => PlainBody::Batch(position, it.list(|it| it.text(MAX_ID))?),
             (0x13, 0 | 2 | 4 | 6) => PlainBody::Beat(it.beat(flags)?),
             (0x14, 0 | 2 | 4 | 6) => PlainBody::Bye(it.beat(flags)?),
             _ => return None,
@@ -172,7 +172,7 @@ fn beat(u: &mut Unstructured<'_>) -> Result<PlainBeat> {
 impl<'a> Arbitrary<'a> for Built {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let position = match bool::arbitrary(u)? {
-            true => Some(integer(u)?),
+            true => Some((integer(u)?, bool::arbitrary(u)?)),
             false => None,
         };
         let body = match u.int_in_range(0..=4)? {

@@ -16,15 +16,18 @@ pub struct Plain {
     pub body: PlainBody,
 }
 
+/// A position, and whether it is only that of earlier frames.
+pub type PlainPosition = Option<(u64, bool)>;
+
 /// What follows the header. Positions stand with the kinds that may have one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PlainBody {
     /// One id, which the subject names.
-    One(Option<u64>),
+    One(PlainPosition),
     /// Everything.
-    All(Option<u64>),
+    All(PlainPosition),
     /// Many ids.
-    Batch(Option<u64>, Vec<String>),
+    Batch(PlainPosition, Vec<String>),
     /// A beat.
     Beat(PlainBeat),
     /// A goodbye.
@@ -76,13 +79,17 @@ pub fn read(bytes: &[u8]) -> Option<Plain> {
         return None;
     }
     let Frame { header, body } = Frame::decode(bytes).ok()?;
+    let position = header.position.map(|position| {
+        let floor = matches!(position, Position::Floor(_));
+        (position.highest(), floor)
+    });
     let body = match body {
-        Body::One => PlainBody::One(header.position),
-        Body::All => PlainBody::All(header.position),
+        Body::One => PlainBody::One(position),
+        Body::All => PlainBody::All(position),
         Body::Batch(ids) => {
             let read: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
             assert_eq!(read.len() as u64, ids.0.count);
-            PlainBody::Batch(header.position, read)
+            PlainBody::Batch(position, read)
         }
         Body::Beat(beat) => PlainBody::Beat(PlainBeat::of(&beat)),
         Body::Bye(beat) => PlainBody::Bye(PlainBeat::of(&beat)),
@@ -102,11 +109,14 @@ pub fn read(bytes: &[u8]) -> Option<Plain> {
 #[must_use]
 pub fn write(plain: &Plain) -> Vec<u8> {
     let mut out = Vec::new();
-    let header = |position: Option<u64>| Header {
+    let header = |position: PlainPosition| Header {
         incarnation: Incarnation(plain.incarnation),
         sequence: plain.sequence,
         sent: plain.sent,
-        position,
+        position: position.map(|(position, floor)| match floor {
+            true => Position::Floor(position),
+            false => Position::Own(position),
+        }),
     };
     match &plain.body {
         PlainBody::One(position) => write_one(&mut out, &header(*position)),

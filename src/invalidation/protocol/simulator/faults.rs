@@ -40,7 +40,7 @@ pub(super) enum Fault {
     Denial,
 }
 
-pub(super) const FAULTS: [Fault; 18] = [
+pub(super) const FAULTS: [Fault; 19] = [
     Fault::Loss,
     Fault::Duplication,
     Fault::Reordering,
