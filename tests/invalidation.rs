@@ -135,7 +135,7 @@ fn i2_a_confirmed_emit_came_back() {
     assert_eq!(alone, Err(ConfirmError::Unconfirmable));
     let id = block_on(pair.writer.emit_confirmed(&entity(), ""));
     assert!(matches!(id, Err(ConfirmError::Emit(EmitError::Subject(_)))));
-    pair.writer.close_blocking(LONG);
+    pair.writer.close(LONG);
     let closed = block_on(pair.writer.emit_confirmed(&entity(), "4"));
     assert_eq!(closed, Err(ConfirmError::Emit(EmitError::Closed)));
 }
@@ -439,7 +439,7 @@ fn i2_alone_it_drops_here_and_says_so() {
     drop(alone.writing(&entity(), "1").unwrap());
     assert_eq!(alone.emit_all(&entity()), Ok(Emitted::Standalone));
     assert_eq!(watch.coherence(), Coherence::Standalone);
-    assert_eq!(block_on(alone.close(LONG)), Farewell::Said);
+    assert_eq!(block_on(alone.close_async(LONG)), Farewell::Said);
 }
 
 #[test]
@@ -480,7 +480,7 @@ fn senseless_settings_and_closed_buses_are_refused() {
     eventually("it doubts", || watch.coherence() == Coherence::Suspect);
     assert_eq!(node.emit(&entity(), "1"), Err(EmitError::Closed));
     assert!(node.suspects(&entity()).iter().any(|s| s.why == Why::Ended));
-    assert_ne!(node.close_blocking(LONG), Farewell::Said);
+    assert_ne!(node.close(LONG), Farewell::Said);
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn i6_who_is_expected_has_to_be_heard() {
     assert_eq!(reader.suspects(&entity())[0].why, Why::Expected);
     let writer = Invalidator::new(bus, quick("writer")).unwrap();
     eventually("it is heard", || watch.coherence() == Coherence::Coherent);
-    assert_eq!(writer.close_blocking(LONG), Farewell::Said);
+    assert_eq!(writer.close(LONG), Farewell::Said);
     eventually("it is missed", || watch.coherence() == Coherence::Suspect);
 }
 
@@ -92,7 +92,7 @@ fn i6_plain_publishers_are_best_effort_and_their_entries_age() {
 fn i7_an_orderly_end_worries_nobody() {
     let pair = pair(|s| s);
     let _ = pair.writer.emit(&entity(), "1").unwrap();
-    assert_eq!(pair.writer.close_blocking(LONG), Farewell::Said);
+    assert_eq!(pair.writer.close(LONG), Farewell::Said);
     assert_eq!(pair.seen.next(LONG), "1");
     eventually("it has left", || pair.reader.stats().publishers == 0);
     nap(Duration::from_millis(1_500));
@@ -117,7 +117,7 @@ fn i7_an_open_guard_holds_back_the_goodbye() {
     let pair = pair(|s| s);
     let writing = pair.writer.writing(&entity(), "1").unwrap();
     let short = Duration::from_millis(50);
-    assert_eq!(pair.writer.close_blocking(short), Farewell::Unsaid);
+    assert_eq!(pair.writer.close(short), Farewell::Unsaid);
     assert_eq!(writing.committed(), Err(EmitError::Closed));
     eventually("it is suspected", || {
         pair.reader.coherence(&entity()) == Coherence::Suspect
@@ -126,7 +126,7 @@ fn i7_an_open_guard_holds_back_the_goodbye() {
     let writing = other.writing(&entity(), "2").unwrap();
     let closing = {
         let other = other.clone();
-        std::thread::spawn(move || other.close_blocking(LONG))
+        std::thread::spawn(move || other.close(LONG))
     };
     eventually("it refuses new ones", || {
         other.writing(&entity(), "3").is_err()

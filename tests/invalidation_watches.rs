@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use afterwrite::bus::{
-    Bus, Delivery, Event, Inbox, LocalBus, Publisher, Status, SubscribeError, Subscription,
+    Bus, Delivery, Event, Inbox, Interest, LocalBus, Publisher, Status, SubscribeError,
 };
 use afterwrite::invalidation::cache::{Cache, Invalidation, Reason, Unfinished};
 use afterwrite::invalidation::caches::BoundedMap;
@@ -312,11 +312,7 @@ impl Bus for Tapped {
     fn publisher(&self) -> Box<dyn Publisher> {
         self.0.publisher()
     }
-    fn subscribe(
-        &self,
-        p: &Pattern,
-        inbox: Box<dyn Inbox>,
-    ) -> Result<Subscription, SubscribeError> {
+    fn subscribe(&self, p: &Pattern, inbox: Box<dyn Inbox>) -> Result<Interest, SubscribeError> {
         let ear = Arc::new(Mutex::new(inbox));
         self.1.lock().unwrap().push(ear.clone());
         self.0.subscribe(

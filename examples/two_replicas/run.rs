@@ -244,7 +244,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, RunError> {
         episodes
     })?;
     let within = Duration::from_secs(1);
-    let farewells = nodes.iter().map(|n| n.invalidator.close_blocking(within));
+    let farewells = nodes.iter().map(|n| n.invalidator.close(within));
     Ok(Outcome {
         farewells: farewells.collect(),
         nodes,

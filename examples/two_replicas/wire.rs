@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use afterwrite::bus::{
-    Bus, Delivery, Inbox, PublishError, Publisher, Status, SubscribeError, Subscription,
+    Bus, Delivery, Inbox, Interest, PublishError, Publisher, Status, SubscribeError,
 };
 use afterwrite::invalidation::subject::{Pattern, Subject};
 
@@ -81,7 +81,7 @@ impl Bus for Wire {
         &self,
         pattern: &Pattern,
         mut inbox: Box<dyn Inbox>,
-    ) -> Result<Subscription, SubscribeError> {
+    ) -> Result<Interest, SubscribeError> {
         let harm = self.harm.clone();
         let guarded = move |delivery: Delivery<'_>| {
             if !harm.cut.load(SeqCst) {

@@ -21,8 +21,8 @@ use std::thread;
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    Bus, Delivery, Event, Inbox, Link, PublishError, Publisher, Status, SubscribeError,
-    Subscription, deliver,
+    Bus, Delivery, Event, Inbox, Interest, Link, PublishError, Publisher, Status, SubscribeError,
+    deliver,
 };
 use crate::error::ThreadError;
 use crate::invalidation::subject::{Pattern, Subject};
@@ -154,7 +154,7 @@ impl Bus for LocalBus {
         &self,
         pattern: &Pattern,
         inbox: Box<dyn Inbox>,
-    ) -> Result<Subscription, SubscribeError> {
+    ) -> Result<Interest, SubscribeError> {
         let core = self.core();
         let mut state = core.state.lock();
         if state.closed {
@@ -173,7 +173,7 @@ impl Bus for LocalBus {
             .map_err(|error| SubscribeError::Thread(ThreadError::new(error)))?;
         state.lines.push(Arc::clone(&line));
         let core = Arc::downgrade(core);
-        Ok(Subscription::new(move || {
+        Ok(Interest::new(move || {
             line.end();
             if let Some(core) = core.upgrade() {
                 let mut state = core.state.lock();

@@ -5,7 +5,7 @@
 //! [`ChaosNet`] through a seeded network that loses, doubles, delays and cuts.
 //!
 //! *Who takes part.* One [`Publisher`] for each task that sends; one [`Inbox`] for each
-//! [`Subscription`], called by the bus, one delivery at a time, in the order of arrival.
+//! [`Interest`], called by the bus, one delivery at a time, in the order of arrival.
 //!
 //! *What a bus promises.* Every message that an inbox is shown was published to a subject that its
 //! pattern matches, unaltered. A publisher's messages reach an inbox in the order in which they
@@ -63,7 +63,7 @@ pub trait Bus: fmt::Debug + Send + Sync + 'static {
         &self,
         pattern: &Pattern,
         inbox: Box<dyn Inbox>,
-    ) -> Result<Subscription, SubscribeError>;
+    ) -> Result<Interest, SubscribeError>;
 
     /// How often the connection was made: it changes when messages may have been lost with the
     /// old one. One atomic load.
@@ -232,14 +232,15 @@ pub enum SubscribeError {
     Thread(#[from] ThreadError),
 }
 
-/// A running subscription. Dropping it ends it: a delivery under way may finish, none begins
+/// That messages of a pattern are wanted: a running subscription to the bus, which NATS calls an
+/// interest. (A [`Subscription`](crate::Subscription) is a registry's.) Dropping it ends it: a delivery under way may finish, none begins
 /// afterwards. Dropping does not wait, and may happen inside the inbox itself.
-#[must_use = "dropping a subscription ends it"]
-pub struct Subscription {
+#[must_use = "dropping an interest ends it"]
+pub struct Interest {
     end: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
-impl Subscription {
+impl Interest {
     /// A subscription that runs `end`, once, when it is dropped. For those who write a [`Bus`].
     pub fn new(end: impl FnOnce() + Send + Sync + 'static) -> Self {
         Self {
@@ -248,7 +249,7 @@ impl Subscription {
     }
 }
 
-impl Drop for Subscription {
+impl Drop for Interest {
     fn drop(&mut self) {
         if let Some(end) = self.end.take() {
             end();
@@ -256,9 +257,9 @@ impl Drop for Subscription {
     }
 }
 
-impl fmt::Debug for Subscription {
+impl fmt::Debug for Interest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").finish_non_exhaustive()
+        f.debug_struct("Interest").finish_non_exhaustive()
     }
 }
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use afterwrite::bus::{
-    Bus, Inbox, LocalBus, PublishError, Publisher, Status, SubscribeError, Subscription,
+    Bus, Inbox, Interest, LocalBus, PublishError, Publisher, Status, SubscribeError,
 };
 use afterwrite::invalidation::cache::Invalidation;
 use afterwrite::invalidation::fence::Coherence;
@@ -176,7 +176,7 @@ impl Bus for Moody {
         &self,
         pattern: &Pattern,
         inbox: Box<dyn Inbox>,
-    ) -> Result<Subscription, SubscribeError> {
+    ) -> Result<Interest, SubscribeError> {
         self.bus.subscribe(pattern, inbox)
     }
 

@@ -36,8 +36,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{
-    Bus, Delivery, Event, Inbox, PublishError, Publisher, Status, SubscribeError, Subscription,
-    deliver,
+    Bus, Delivery, Event, Inbox, Interest, PublishError, Publisher, Status, SubscribeError, deliver,
 };
 use crate::invalidation::subject::{Pattern, Subject};
 use net::Net;
@@ -296,12 +295,12 @@ impl Bus for ChaosBus {
         &self,
         pattern: &Pattern,
         inbox: Box<dyn Inbox>,
-    ) -> Result<Subscription, SubscribeError> {
+    ) -> Result<Interest, SubscribeError> {
         let ended = Arc::new(AtomicBool::new(false));
         let mut net = self.net.net.lock();
         let id = net.subscribe(self.node, pattern, inbox, Arc::clone(&ended))?;
         let (node, net) = (self.node, Arc::downgrade(&self.net.net));
-        Ok(Subscription::new(move || {
+        Ok(Interest::new(move || {
             ended.store(true, Ordering::Release);
             let inbox = net.upgrade().map(|net| net.lock().unsubscribe(node, id));
             drop(inbox);

@@ -13,7 +13,7 @@ fn subject(text: &str) -> Subject<'_> {
 }
 
 /// Subscribes to everything; notes what comes, and when.
-fn listen(bus: &ChaosBus) -> (Log, Subscription) {
+fn listen(bus: &ChaosBus) -> (Log, Interest) {
     let log = Log::default();
     let (own, net) = (Arc::clone(&log), bus.net().clone());
     let inbox = move |delivery: Delivery<'_>| {

@@ -36,7 +36,7 @@ use async_nats::client::Statistics;
 use async_nats::connection::State;
 use parking_lot::Mutex;
 
-use super::{Bus, Inbox, Link, PublishError, Publisher, Status, SubscribeError, Subscription};
+use super::{Bus, Inbox, Interest, Link, PublishError, Publisher, Status, SubscribeError};
 use crate::invalidation::subject::Pattern;
 use courier::{Tray, carry};
 use events::Shared;
@@ -120,7 +120,7 @@ impl Bus for NatsBus {
         &self,
         pattern: &Pattern,
         inbox: Box<dyn Inbox>,
-    ) -> Result<Subscription, SubscribeError> {
+    ) -> Result<Interest, SubscribeError> {
         let inner = &self.inner;
         if inner.is_closed() {
             return Err(SubscribeError::Closed);

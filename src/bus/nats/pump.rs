@@ -25,7 +25,7 @@ use futures_util::Stream;
 use tokio::task::unconstrained;
 use tokio::time::{Sleep, sleep};
 
-use super::super::{Delivery, Event, Inbox, Subscription, deliver};
+use super::super::{Delivery, Event, Inbox, Interest, deliver};
 use super::events::{Listener, Shared};
 use crate::invalidation::subject::Pattern;
 
@@ -76,7 +76,7 @@ impl Pump {
         dedicated: bool,
         pattern: &Pattern,
         inbox: Box<dyn Inbox>,
-    ) -> (Self, Subscription) {
+    ) -> (Self, Interest) {
         let listener = Arc::new(Listener::default());
         let token = shared.enter(&listener);
         let ledger = dedicated.then(|| Ledger::new(token, shared.in_messages()));
@@ -95,7 +95,7 @@ impl Pump {
         };
         let subscription = {
             let listener = Arc::clone(&listener);
-            Subscription::new(move || listener.end())
+            Interest::new(move || listener.end())
         };
         let pump = Self {
             shared,

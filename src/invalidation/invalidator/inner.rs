@@ -20,7 +20,7 @@ use super::closing::Closing;
 use super::deadline::Deadline;
 use super::hands::{Board, CatchAll, Hands, Listeners};
 use super::types::WatchError;
-use crate::bus::{Bus, Delivery, Event, Publisher, SubscribeError, Subscription};
+use crate::bus::{Bus, Delivery, Event, Interest, Publisher, SubscribeError};
 use crate::invalidation::done::Done;
 use crate::invalidation::frame::Incarnation;
 use crate::invalidation::outbox::Outbox;
@@ -51,7 +51,7 @@ pub(super) struct Out {
 #[derive(Debug)]
 pub(super) enum Ear {
     /// `None` until it was asked for.
-    Open(Option<Subscription>),
+    Open(Option<Interest>),
     /// It is over, and will not be asked for again.
     Closed,
 }

@@ -385,7 +385,9 @@ impl Invalidator {
 
     /// Ends in order: refuses what is new, hands over what waits, waits for open guards, says
     /// goodbye and sees it written out; at most `within`. Watches fall into doubt. Idempotent.
-    pub async fn close(&self, within: Duration) -> Farewell {
+    ///
+    /// Needs no runtime. [`close`](Self::close) does the same on the calling thread.
+    pub async fn close_async(&self, within: Duration) -> Farewell {
         let Some(remote) = self.begin_end(within) else {
             return Farewell::Said;
         };
@@ -393,8 +395,9 @@ impl Invalidator {
         self.ended(remote)
     }
 
-    /// As [`close`](Self::close), on this thread.
-    pub fn close_blocking(&self, within: Duration) -> Farewell {
+    /// As [`close_async`](Self::close_async), on this thread, which waits: at most `within`, and a moment
+    /// for the thread that ends it to say so. A [`Registry`](crate::Registry) names its two ends alike.
+    pub fn close(&self, within: Duration) -> Farewell {
         let Some(remote) = self.begin_end(within) else {
             return Farewell::Said;
         };
