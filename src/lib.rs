@@ -117,4 +117,7 @@ pub use registry::{Builder, Key, Pinning, Registry, Stats, SubscribeOptions};
 pub use shard::models as shard_models;
 pub use shard::{ShardStats, WaitStrategy};
 pub use subscription::{Closer, Notice, Recv, Subscription, SubscriptionId};
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+pub use sync::parker::models as parker_models;
 pub use topic::Tally;
