@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use afterwrite::bus::{
     Bus, Delivery, Event, Inbox, LocalBus, PublishError, Publisher, Status, SubscribeError,
-    Subscription,
+    Interest,
 };
 use afterwrite::invalidation::caches::BoundedMap;
 use afterwrite::invalidation::coherent::{Builder, Coherent, Loaded};
@@ -69,7 +69,7 @@ fn i6_an_emit_refused_while_closing_holds_back_the_goodbye() {
     let writing = pair.writer.writing(&entity(), "1").unwrap();
     let closing = {
         let writer = pair.writer.clone();
-        std::thread::spawn(move || writer.close_blocking(LONG))
+        std::thread::spawn(move || writer.close(LONG))
     };
     // A guard that is refused has written nothing, and holds back nothing.
     eventually("closing", || pair.writer.writing(&entity(), "3").is_err());
@@ -93,7 +93,7 @@ fn i7_who_closes_and_waits_for_a_guard_is_heard() {
     let writing = pair.writer.writing(&entity(), "1").unwrap();
     let closing = {
         let writer = pair.writer.clone();
-        std::thread::spawn(move || writer.close_blocking(LONG))
+        std::thread::spawn(move || writer.close(LONG))
     };
     nap(3 * LEASE);
     let suspects = pair.reader.suspects(&entity());
@@ -109,10 +109,10 @@ fn a_longer_close_does_not_lift_the_end_of_a_shorter_one() {
     let _writing = pair.writer.writing(&entity(), "1").unwrap();
     let (done, ended) = mpsc::channel();
     let (writer, first) = (pair.writer.clone(), done.clone());
-    std::thread::spawn(move || first.send(writer.close_blocking(LEASE / 2)));
+    std::thread::spawn(move || first.send(writer.close(LEASE / 2)));
     eventually("closing", || pair.writer.writing(&entity(), "3").is_err());
     let writer = pair.writer.clone();
-    std::thread::spawn(move || done.send(block_on(writer.close(Duration::MAX))));
+    std::thread::spawn(move || done.send(block_on(writer.close_async(Duration::MAX))));
     for _ in 0..2 {
         assert_eq!(ended.recv_timeout(LONG), Ok(Farewell::Unsaid));
     }
@@ -231,7 +231,7 @@ impl Bus for Strict {
         &self,
         pattern: &Pattern,
         inbox: Box<dyn Inbox>,
-    ) -> Result<Subscription, SubscribeError> {
+    ) -> Result<Interest, SubscribeError> {
         let ear: Ear = Arc::new(Mutex::new(inbox));
         self.ears.0.lock().unwrap().push(ear.clone());
         let hears = move |delivery: Delivery<'_>| ear.lock().unwrap().deliver(delivery);

@@ -194,8 +194,8 @@ unsafe fn take<T>(record: &Record<T>) -> T {
         .with(|body| unsafe { (*body).payload.assume_init_read() })
 }
 
-/// Delivers into an evicting mailbox. Wait-free but for `payload` and the evicted payload's drop,
-/// both of which may panic: the mailbox is whole either way.
+/// Delivers into an evicting mailbox; whether a payload made room. Wait-free but for `payload` and the
+/// evicted payload's drop, both of which may panic: the mailbox is whole either way.
 ///
 /// # Safety
 /// The caller holds the turn; the mailbox is a registered evicting one of `T`.
@@ -204,7 +204,7 @@ pub(super) unsafe fn deliver<T>(
     ticket: u64,
     lost: u64,
     payload: impl FnOnce() -> T,
-) {
+) -> bool {
     // SAFETY: alive, the topic's reference keeps it.
     let capacity = usize::from(unsafe { header.as_ref() }.shape().1);
     let parts = parts::<T>(header, capacity);
@@ -245,10 +245,12 @@ pub(super) unsafe fn deliver<T>(
     pusher.spare = (evicted & INDEX_MASK) as u16;
     // SAFETY: only the holder of the turn touches the pusher's side.
     head.pusher.with_mut(|p| unsafe { *p = pusher });
-    if evicted & FULL != 0 {
+    let replaced = evicted & FULL != 0;
+    if replaced {
         // SAFETY: the swap made the evicted record ours, and it holds a payload.
         drop(unsafe { take(&*parts.records.add(usize::from(pusher.spare))) });
     }
+    replaced
 }
 
 /// Counts a clone that panicked, so that the receiver learns of it as a loss.

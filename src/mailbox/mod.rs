@@ -143,20 +143,23 @@ impl From<Overflow> for Cells {
 
 /// An evicting mailbox sets the top bit of `capacity`.
 const EVICTING: u16 = 0x8000;
+/// One that conflates shows nothing else: it has one place.
+const CONFLATING: u16 = EVICTING;
 
 impl<T> Mailbox<T> {
     /// A mailbox with two references: the caller's two handles are the receiver's and the topic's.
-    pub(crate) fn new(cells: Cells, capacity: u16) -> (Self, Self) {
+    pub(crate) fn new(overflow: Overflow, capacity: u16) -> (Self, Self) {
         debug_assert!((1..=MAX_CAPACITY).contains(&usize::from(capacity)));
+        let cells = Cells::from(overflow);
+        let (shown, capacity) = match overflow {
+            Overflow::DropNewest => (capacity, capacity),
+            Overflow::DropOldest => (capacity | EVICTING, capacity),
+            Overflow::Conflate => (CONFLATING, 1),
+        };
         let (layout, at) = Self::layout(cells, capacity);
         // SAFETY: the layout is never of size zero, it contains a `Header`.
         let Some(base) = NonNull::new(unsafe { alloc::alloc(layout) }) else {
             handle_alloc_error(layout)
-        };
-        let flag = if cells == Cells::Evicting {
-            EVICTING
-        } else {
-            0
         };
         // SAFETY: freshly allocated for a `Header` at this place, a `Tail` behind it, and what `layout`
         // adds around them.
@@ -165,7 +168,7 @@ impl<T> Mailbox<T> {
             header.write(Header {
                 place: UnsafeCell::new(Place::new()),
                 pusher: UnsafeCell::new(At::START),
-                capacity: capacity | flag,
+                capacity: shown,
                 state: AtomicU8::new(0),
                 waker_state: AtomicU8::new(0),
                 bit: AtomicU8::new(0),
@@ -388,14 +391,24 @@ impl Entry {
         unsafe { self.0.unwrap_unchecked().as_ref() }.capacity & EVICTING != 0
     }
 
-    /// Delivers into an evicting mailbox; see [`evict`].
+    /// Delivers into an evicting mailbox (see [`evict`]); whether a payload was lost for it, as opposed to
+    /// merged.
     ///
     /// # Safety
     /// The caller holds the turn, the entry is that of a registered evicting mailbox of `T`.
     #[inline(never)]
-    pub(crate) unsafe fn replace<T>(self, ticket: u64, lost: u64, payload: impl FnOnce() -> T) {
+    pub(crate) unsafe fn replace<T>(
+        self,
+        ticket: u64,
+        lost: u64,
+        payload: impl FnOnce() -> T,
+    ) -> bool {
         // SAFETY: forwarded; a registered entry names its mailbox.
-        unsafe { evict::deliver(self.0.unwrap_unchecked(), ticket, lost, payload) }
+        unsafe {
+            let mailbox = self.0.unwrap_unchecked();
+            let replaced = evict::deliver(mailbox, ticket, lost, payload);
+            replaced && mailbox.as_ref().capacity != CONFLATING
+        }
     }
 
     /// The slot that the next payload goes to, if there is room. Wait-free.
@@ -444,7 +457,10 @@ impl Header {
 
     #[inline(always)]
     fn shape(&self) -> (Cells, u16) {
-        let capacity = self.capacity & !EVICTING;
+        let capacity = match self.capacity {
+            CONFLATING => 1,
+            capacity => capacity & !EVICTING,
+        };
         if self.capacity & EVICTING != 0 {
             (Cells::Evicting, capacity)
         } else {

@@ -54,7 +54,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ptr::NonNull;
 
-use crate::mailbox::{Cells, Entry, Header, Mailbox, Overflow};
+use crate::mailbox::{Entry, Header, Mailbox, Overflow};
 use crate::sync::{
     Arc, AtomicPtr, AtomicU32, AtomicU64, Mutex,
     Ordering::{self, Relaxed},
@@ -191,13 +191,7 @@ impl<T, A: Attached> Topic<T, A> {
         capacity: u16,
         limit: usize,
     ) -> Result<Receiver<T, A>, Refused> {
-        let cells = Cells::from(overflow);
-        let capacity = if overflow == Overflow::Conflate {
-            1
-        } else {
-            capacity
-        };
-        let (mine, theirs) = Mailbox::<T>::new(cells, capacity);
+        let (mine, theirs) = Mailbox::<T>::new(overflow, capacity);
         let mut writers = topic.writers.lock();
         let swept = topic.take_swept(&mut writers);
         if topic.subscribers() >= limit {

@@ -39,8 +39,10 @@ impl<T> Busy<T> {
 pub(crate) struct Pushed {
     /// Subscribers that got the payload.
     pub(crate) reached: u32,
-    /// Subscribers whose buffer was full.
+    /// Subscribers whose buffer was full, and who did not get it.
     pub(crate) full: u32,
+    /// Subscribers whose buffer was full, and who lost the oldest payload for it.
+    pub(crate) evicted: u32,
     /// Subscribers for whom the payload's clone (or an evicted payload's drop) panicked.
     pub(crate) panicked: u32,
 }
@@ -497,8 +499,10 @@ impl<'a> Visit<'a> {
         let entry = entry.with(|entry| unsafe { *entry });
         // SAFETY: as above.
         if unsafe { entry.is_evicting() } {
+            let lost = topic.lost.load(Relaxed);
             // SAFETY: as above.
-            unsafe { entry.replace(self.cursor.ticket, topic.lost.load(Relaxed), payload) };
+            let evicted = unsafe { entry.replace(self.cursor.ticket, lost, payload) };
+            self.cursor.pushed.evicted += u32::from(evicted);
         } else {
             // SAFETY: as above.
             match unsafe { entry.vacant() } {
