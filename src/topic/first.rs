@@ -10,6 +10,8 @@ const UNFILLED: u8 = 0;
 const FILLING: u8 = 1;
 const FILLED: u8 = 2;
 const TAKEN: u8 = 3;
+/// Its gate expired in silence: it never comes.
+const SKIPPED: u8 = 4;
 
 /// A place for one notice; `None` in it stands for a loss.
 pub(crate) struct FirstNotice<T> {
@@ -47,6 +49,18 @@ impl<T> FirstNotice<T> {
         // SAFETY: only one caller gets here, and the receiver does not look before `FILLED`.
         self.payload.with_mut(|cell| unsafe { *cell = payload });
         self.state.store(FILLED, order::first_fill());
+    }
+
+    /// Says that the notice never comes.
+    pub(crate) fn skip(&self) {
+        let _ = self
+            .state
+            .compare_exchange(UNFILLED, SKIPPED, Relaxed, Relaxed);
+    }
+
+    /// Whether the notice never comes.
+    pub(crate) fn is_skipped(&self) -> bool {
+        self.state.load(Relaxed) == SKIPPED
     }
 
     /// After which ticket the notice stands, once it is there.

@@ -165,6 +165,11 @@ impl<T, A: Attached> Receiver<T, A> {
         first
     }
 
+    /// Whether the gate of the first notice expired in silence.
+    pub(crate) fn has_skipped_first(&self) -> bool {
+        self.first.as_ref().is_some_and(|first| first.is_skipped())
+    }
+
     #[inline(always)]
     fn peek(&mut self) -> Option<Peeked> {
         let mailbox = self.mailbox.as_ptr();
@@ -253,7 +258,14 @@ impl<T, A: Attached> Receiver<T, A> {
     /// The first notice, if it stands before the payload that was found (or before everything), or
     /// the losses before it.
     fn take_first(&mut self, found: Option<Peeked>) -> Option<Next<T>> {
-        let after = self.first.as_ref()?.after()?;
+        let first = self.first.as_ref()?;
+        let Some(after) = first.after() else {
+            if first.is_skipped() {
+                // Kept to be counted, no longer awaited.
+                self.place().flags.clear(Flags::FIRST);
+            }
+            return None;
+        };
         // What came before it may have come between the caller's look and ours.
         let found = found.or_else(|| self.peek());
         if found.is_some_and(|found| found.ticket <= after) {
@@ -455,7 +467,9 @@ impl<T, A: Attached> Receiver<T, A> {
     /// From here on the ledger says what was discarded, and no more what overlapped.
     fn end(&mut self) {
         self.place().flags.set(Flags::ENDED);
-        self.first = None;
+        if !self.has_skipped_first() {
+            self.first = None;
+        }
         self.forget_waker();
     }
 }
