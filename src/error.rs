@@ -1,5 +1,7 @@
 //! What can be refused, and how a call ended.
 
+use std::fmt;
+
 use thiserror::Error;
 
 /// Why a subscription was refused. Nothing is left behind.
@@ -15,18 +17,39 @@ pub enum SubscribeError {
         /// The most bytes a key may have.
         max: usize,
     },
-    /// A cap on subscribers was reached: of this key, or of the registry.
-    #[error("there are {limit} subscribers already, the most that are allowed")]
+    /// A cap on subscribers was reached.
+    #[error("{cap} has {limit} subscribers already, the most that are allowed")]
     Full {
-        /// The cap that was reached.
+        /// Whose cap was reached.
+        cap: Cap,
+        /// How many it allows.
         limit: usize,
     },
-    /// The key's shard has no room for the first notice's gate (`subscribe_gated` only).
+    /// The key's shard has no room for the first notice's gate ([`subscribe_gated`](crate::Registry::subscribe_gated) only).
     #[error("the shard's queue is full, the first notice cannot be gated")]
     QueueFull,
     /// The registry is closed.
     #[error("the registry is closed")]
     Closed,
+}
+
+/// Which cap on subscribers was reached, see [`SubscribeError::Full`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+pub enum Cap {
+    /// That of one key, [`Builder::max_subscribers_per_key`](crate::Builder::max_subscribers_per_key).
+    Key,
+    /// That of all keys together, [`Builder::max_subscribers`](crate::Builder::max_subscribers).
+    Registry,
+}
+
+impl fmt::Display for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "the key",
+            Self::Registry => "the registry",
+        })
+    }
 }
 
 /// Why a key was not resolved.
@@ -152,7 +175,9 @@ pub struct CloseTimeout {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[must_use = "a submit may be refused; then subscribers only learn that they missed it"]
 pub enum Submitted {
-    /// The key's shard has it: it will be pushed, or reported as missed.
+    /// The key's shard has it: it will be pushed, or reported as missed. (Unless a later gate takes its
+    /// place, with [`Builder::coalesce`](crate::Builder::coalesce), or it expires with
+    /// [`Expiry::Skip`](crate::Expiry::Skip); both are counted.)
     Queued,
     /// Nobody subscribes to the key (or the key is empty): nothing to do.
     NoSubscribers,
@@ -166,7 +191,7 @@ pub enum Submitted {
 
 /// How a publish ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[non_exhaustive]
+#[must_use = "a publish may be refused; then subscribers only learn that they missed it"]
 pub enum Published {
     /// This many subscribers have it (those with a full buffer are not among them, and will learn
     /// that they missed it).

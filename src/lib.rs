@@ -100,7 +100,7 @@ mod topic;
 #[doc(hidden)]
 pub use directory::models as directory_models;
 pub use error::{
-    BatchOutcome, BuildError, CloseTimeout, KeyError, Published, RecvTimeoutError, Submitted,
+    BatchOutcome, BuildError, Cap, CloseTimeout, KeyError, Published, RecvTimeoutError, Submitted,
     SubscribeError, ThreadError, TryRecvError,
 };
 #[cfg(afterwrite_loom)]

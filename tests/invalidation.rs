@@ -168,7 +168,7 @@ fn i2_a_node_that_only_writes_is_heard_and_hears_beats_alone() {
     let refused = writer.watch_all(|_, _| {});
     assert_eq!(refused.err(), Some(WatchError::WriteOnly));
     // Nothing was missed, and nothing will be.
-    assert_eq!(writer.close_blocking(LONG), Farewell::Said);
+    assert_eq!(writer.close(LONG), Farewell::Said);
     eventually("its goodbye was heard", || {
         reader.suspects(&entity()).is_empty()
     });

@@ -54,7 +54,7 @@ fn full() -> f64 {
     let mut standing = Vec::with_capacity(N);
     standing.extend((0..N).map(|_| registry.subscribe("hot").expect("there is no cap")));
     for value in 0..BUFFER as u64 + 1 {
-        registry.publish("hot", value);
+        let _ = registry.publish("hot", value);
     }
     (live_bytes() - before) as f64 / N as f64
 }

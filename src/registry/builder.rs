@@ -1,6 +1,7 @@
 //! Settings of a registry, and of one subscription.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use super::{Core, Registry};
 use crate::directory::Hasher;
@@ -29,7 +30,8 @@ pub enum Pinning {
     /// particular.
     #[default]
     Auto,
-    /// Shard `n` on the `n`-th of these cores, from the front again when there are fewer.
+    /// Shard `n` on the `n`-th of these cores, from the front again when there are fewer. None at all is
+    /// [`Pinning::Off`].
     Cores(Vec<usize>),
     /// Wherever the operating system puts them.
     Off,
@@ -82,13 +84,13 @@ impl SubscribeOptions {
     }
 }
 
-/// Settings for a [`Registry`].
+/// Settings for a [`Registry`]; made by [`Registry::builder`].
 ///
 /// ```
 /// use std::time::Duration;
 /// use afterwrite::{Overflow, Registry, Retry};
 ///
-/// let registry: Registry<u64> = Registry::builder()
+/// let registry = Registry::<u64>::builder()
 ///     .workers(2)
 ///     .buffer_capacity(64)
 ///     .overflow(Overflow::DropOldest)
@@ -97,9 +99,8 @@ impl SubscribeOptions {
 /// # registry.close();
 /// # Ok::<(), afterwrite::BuildError>(())
 /// ```
-#[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
-pub struct Builder {
+pub struct Builder<T> {
     workers: usize,
     queue_capacity: usize,
     pending_capacity: usize,
@@ -118,15 +119,28 @@ pub struct Builder {
     hash_seed: Option<u64>,
     #[cfg(feature = "tokio")]
     runtime: Option<tokio::runtime::Handle>,
+    _payload: PhantomData<fn() -> T>,
 }
 
-impl Default for Builder {
+impl<T> Clone for Builder<T> {
+    fn clone(&self) -> Self {
+        Self {
+            observer: self.observer.clone(),
+            pinning: self.pinning.clone(),
+            #[cfg(feature = "tokio")]
+            runtime: self.runtime.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<T> Default for Builder<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Builder {
+impl<T> Builder<T> {
     /// The defaults: 4 workers, queues of 64, 16,384 gates waiting on a shard and 16 on a key, buffers
     /// of 20, keys of at most 1,024 bytes, no caps on subscribers.
     pub fn new() -> Self {
@@ -149,6 +163,7 @@ impl Builder {
             hash_seed: None,
             #[cfg(feature = "tokio")]
             runtime: None,
+            _payload: PhantomData,
         }
     }
 
@@ -164,8 +179,12 @@ impl Builder {
         self
     }
 
-    /// How many gates may wait on one shard; beyond, submits answer `QueueFull`. What is in the
-    /// queue by then still gets in. 1 to 1,048,576; 16,384 by default.
+    /// How many gates may wait on one shard; beyond, submits answer `QueueFull`. 1 to 1,048,576; 16,384
+    /// by default.
+    ///
+    /// What is in the queue by then still gets in, and each key keeps one refused gate, which waits as
+    /// well. So no more wait than this many, [`queue_capacity`](Self::queue_capacity), and one for each
+    /// key with subscribers.
     pub fn pending_capacity(mut self, gates: usize) -> Self {
         self.pending_capacity = gates;
         self
@@ -221,12 +240,18 @@ impl Builder {
 
     /// Whether a key keeps at most two waiting gates: the head, and a successor that takes in every
     /// later one, with the newest producer, the highest position and the oldest deadline. Off by default.
+    ///
+    /// Positions are compared within one [`Watermark`](crate::Watermark) only: of two, the newer gate's
+    /// stands.
     pub fn coalesce(mut self, coalesce: bool) -> Self {
         self.coalesce = coalesce;
         self
     }
 
     /// Who is told what happens. Nobody by default.
+    ///
+    /// An [`Arc`](std::sync::Arc) of an observer is one as well. The registry owns its observer: one that
+    /// holds a [`Registry`] keeps that open for ever, until it lets go of it.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = Some(std::sync::Arc::new(observer));
         self
@@ -329,7 +354,10 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] for a setting out of its range, a core that is not there, or a thread that could
     /// not be started; then nothing is left running.
-    pub fn build<T: Clone + Send + 'static>(self) -> Result<Registry<T>, BuildError> {
+    pub fn build(self) -> Result<Registry<T>, BuildError>
+    where
+        T: Clone + Send + 'static,
+    {
         self.check()?;
         let cores = self.cores()?;
         let available = std::thread::available_parallelism().map_or(1, usize::from);
@@ -382,7 +410,7 @@ impl Builder {
     }
 }
 
-impl fmt::Debug for Builder {
+impl<T> fmt::Debug for Builder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("workers", &self.workers)

@@ -1,23 +1,19 @@
 //! What all handles of a registry share.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use slab::Slab;
-
 use super::builder::{Limits, SubscribeOptions};
+use super::closing::Running;
 use super::key::Key;
 use crate::directory::{Directory, Hasher, KeyHash};
-use crate::error::{BatchOutcome, KeyError, Published, Submitted, SubscribeError};
+use crate::error::{BatchOutcome, Cap, KeyError, Published, Submitted, SubscribeError};
 use crate::gate::{Gate, Source};
 use crate::mailbox::Mailbox;
-use crate::observer::DropReason;
+use crate::observer::{DropReason, Timing};
 use crate::shard::{
     self, Channel, Delivery, Inbox, Job, KeyState, NotTaken, Refusal, Settings, faults,
 };
 use crate::subscription::{Subscription, SubscriptionId};
-use crate::sync::parker::Parker;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering::Relaxed, order, panics};
 use crate::topic::{Busy, Pushed, Refused, Topic};
 
@@ -28,20 +24,13 @@ const GROUP: usize = 32;
 const LONG_WALK: usize = 1024;
 
 pub(crate) struct Core<T> {
-    directory: Directory<Channel<T>>,
+    pub(super) directory: Directory<Channel<T>>,
     hasher: Hasher,
     pub(crate) shards: Box<[Arc<Inbox<T>>]>,
     pub(crate) settings: Arc<Settings>,
     limits: Limits,
     subscribers: AtomicUsize,
-    running: Mutex<Running>,
-}
-
-/// Shards whose thread has not ended, and who waits for that.
-struct Running {
-    shards: usize,
-    /// One entry for each wait under way, taken out when it ends either way.
-    waiting: Slab<Waker>,
+    pub(super) running: Mutex<Running>,
 }
 
 /// What a subscription gives back when it ends.
@@ -57,10 +46,6 @@ impl<T> Core<T> {
         settings: Arc<Settings>,
         limits: Limits,
     ) -> Self {
-        let running = Running {
-            shards: 0,
-            waiting: Slab::new(),
-        };
         Self {
             directory: Directory::new(),
             hasher,
@@ -68,7 +53,7 @@ impl<T> Core<T> {
             settings,
             limits,
             subscribers: AtomicUsize::new(0),
-            running: Mutex::new(running),
+            running: Mutex::new(Running::default()),
         }
     }
 
@@ -95,78 +80,27 @@ impl<T> Core<T> {
             .unwrap_or(0)
     }
 
-    /// A shard's thread is about to start.
-    pub(crate) fn shard_starts(&self) {
-        self.running.lock().shards += 1;
-    }
-
-    /// A shard has given up all it had: its keys end, and with the last shard the registry.
-    pub(crate) fn shard_ended(&self, index: usize) {
-        self.directory.for_each(|channel| {
-            if channel.attached.shard.index == index {
-                match channel.attached.finish_refusals() {
-                    0 => {}
-                    lost => channel.lose(lost),
-                }
-                channel.shut();
-            }
-        });
-        let mut running = self.running.lock();
-        running.shards -= 1;
-        let waiting = match running.shards {
-            0 => std::mem::take(&mut running.waiting),
-            _ => Slab::new(),
-        };
-        drop(running);
-        waiting
-            .into_iter()
-            .for_each(|(_, waker)| panics::wake(waker));
-    }
-
-    /// Waits until every shard has ended; returns how many have not.
-    pub(crate) fn wait_closed(&self, timeout: Option<Duration>) -> usize {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let parker = Parker::default();
-        let waker = parker.waker();
-        let mut place = None;
-        loop {
-            let running = self.poll_closed(&waker, &mut place);
-            if running == 0 || !parker.wait(deadline) {
-                self.forget_closed(&mut place);
-                return running;
-            }
+    /// Gives up a pin of the key; the last one takes the key out of the directory.
+    pub(super) fn unpin(&self, channel: &Channel<T>) {
+        let state = &channel.attached;
+        if state.unpin() {
+            self.directory
+                .remove_if(state.hash(), state.key(), |now| !now.attached.is_pinned());
         }
     }
 
-    /// How many shards have not ended; if there are any, the waker is called at the end. None count
-    /// for one of the shards themselves, which would wait for itself. `place` is the caller's among
-    /// those who wait, to be given back by [`Core::forget_closed`].
-    fn poll_closed(&self, waker: &Waker, place: &mut Option<usize>) -> usize {
-        if shard::is_shard_of(&self.settings) {
-            return 0;
-        }
-        // A waker's clone and drop are the user's code: neither runs under the lock.
-        let waker = waker.clone();
-        let mut running = self.running.lock();
-        let shards = running.shards;
-        let mut replaced = None;
-        if shards > 0 {
-            match *place {
-                Some(at) => replaced = Some(std::mem::replace(&mut running.waiting[at], waker)),
-                None => *place = Some(running.waiting.insert(waker)),
-            }
-        }
-        drop(running);
-        drop(replaced);
-        shards
+    /// A subscription of this channel has ended, of which nobody was told.
+    fn forget(&self, channel: &Channel<T>) {
+        self.subscribers.fetch_sub(1, Relaxed);
+        self.unpin(channel);
     }
 
-    /// A wait for the end is given up, or over.
-    fn forget_closed(&self, place: &mut Option<usize>) {
-        if let Some(at) = place.take() {
-            let waker = self.running.lock().waiting.try_remove(at);
-            drop(waker);
-        }
+    /// A subscription of this channel has ended.
+    pub(crate) fn unregister(&self, channel: &Channel<T>, id: SubscriptionId) {
+        self.forget(channel);
+        self.settings
+            .observer
+            .tell(|o| o.unsubscribed(channel.attached.key(), id));
     }
 
     #[cfg(test)]
@@ -226,21 +160,9 @@ impl<T: Clone + Send + 'static> Core<T> {
         }
     }
 
-    fn unpin(&self, channel: &Channel<T>) {
-        let state = &channel.attached;
-        if state.unpin() {
-            self.directory
-                .remove_if(state.hash(), state.key(), |now| !now.attached.is_pinned());
-        }
-    }
-
     pub(crate) fn resolve(core: &Arc<Self>, key: &str) -> Result<Key<T>, KeyError> {
         let hash = core.check(key)?;
         Ok(Key::new(core.clone(), core.pin(hash, key)?))
-    }
-
-    pub(crate) fn release(&self, channel: &Channel<T>) {
-        self.unpin(channel);
     }
 
     pub(crate) fn subscribe(
@@ -249,51 +171,81 @@ impl<T: Clone + Send + 'static> Core<T> {
         options: SubscribeOptions,
         gate: Option<Gate<T>>,
     ) -> Result<Subscription<T>, SubscribeError> {
-        let limit = core.limits.subscribers;
         let hash = core.check(key)?;
-        core.subscribers
-            .fetch_update(Relaxed, Relaxed, |now| (now < limit).then(|| now + 1))
-            .map_err(|_| SubscribeError::Full { limit })?;
-        let registered = core
-            .pin(hash, key)
-            .map_err(SubscribeError::from)
-            .and_then(|channel| {
-                let overflow = options.overflow.unwrap_or(core.limits.overflow);
-                let capacity = options
-                    .capacity
-                    .map_or(core.limits.buffer, super::builder::buffer);
-                let limit = core.limits.subscribers_per_key;
-                Topic::subscribe(&channel, overflow, capacity, limit).map_err(|refused| {
-                    core.unpin(&channel);
-                    match refused {
-                        Refused::Full => SubscribeError::Full { limit },
-                        Refused::Shut => SubscribeError::Closed,
-                    }
-                })
-            });
+        // Who finds the registry full leaves no trace, not even the key's.
+        if core.subscribers() >= core.limits.subscribers {
+            return Err(core.full());
+        }
+        let channel = core.pin(hash, key)?;
+        Self::subscribe_to(core, channel, options, gate)
+    }
+
+    /// Subscribes to a channel that was pinned for this, and is unpinned if it fails.
+    pub(super) fn subscribe_to(
+        core: &Arc<Self>,
+        channel: Arc<Channel<T>>,
+        options: SubscribeOptions,
+        gate: Option<Gate<T>>,
+    ) -> Result<Subscription<T>, SubscribeError> {
+        let limits = &core.limits;
+        let overflow = options.overflow.unwrap_or(limits.overflow);
+        let capacity = options
+            .capacity
+            .map_or(limits.buffer, super::builder::buffer);
+        let limit = limits.subscribers_per_key;
+        let registered =
+            Topic::subscribe_if(&channel, overflow, capacity, limit, || core.take_place());
         let mut receiver = match registered {
             Ok(receiver) => receiver,
-            Err(error) => {
-                core.subscribers.fetch_sub(1, Relaxed);
-                return Err(error);
+            Err(refused) => {
+                if refused == Refused::Shut {
+                    core.subscribers.fetch_sub(1, Relaxed);
+                }
+                core.unpin(&channel);
+                return Err(match refused {
+                    Refused::Full => SubscribeError::Full {
+                        cap: Cap::Key,
+                        limit,
+                    },
+                    Refused::Denied => core.full(),
+                    Refused::Shut => SubscribeError::Closed,
+                });
             }
         };
-        let first = gate.map(|gate| (gate, receiver.await_first()));
+        if let Some(gate) = gate {
+            let first = Delivery::First(receiver.await_first(), receiver.mailbox().clone());
+            if let Err(error) = core.hand_over_first(&channel, gate.source, first) {
+                // Nobody was told of it yet, nor is of its end.
+                receiver.close();
+                core.forget(&channel);
+                return Err(error);
+            }
+        }
         let id = SubscriptionId::next();
-        core.settings
-            .observer
-            .tell(|o| o.subscribed(receiver.topic().attached.key(), id));
         let registration = Registration {
             core: core.clone(),
             id,
         };
         let subscription = Subscription::new(receiver, registration);
-        if let Some((gate, first)) = first {
-            let receiver = subscription.receiver();
-            let delivery = Delivery::First(first, receiver.mailbox().clone());
-            core.hand_over_first(receiver.topic(), gate.source, delivery)?;
-        }
+        core.settings
+            .observer
+            .tell(|o| o.subscribed(channel.attached.key(), id));
         Ok(subscription)
+    }
+
+    /// Takes one of the registry's places for subscribers, if there is one.
+    fn take_place(&self) -> bool {
+        let limit = self.limits.subscribers;
+        self.subscribers
+            .fetch_update(Relaxed, Relaxed, |now| (now < limit).then(|| now + 1))
+            .is_ok()
+    }
+
+    fn full(&self) -> SubscribeError {
+        SubscribeError::Full {
+            cap: Cap::Registry,
+            limit: self.limits.subscribers,
+        }
     }
 
     fn hand_over_first(
@@ -302,7 +254,9 @@ impl<T: Clone + Send + 'static> Core<T> {
         source: Source<T>,
         delivery: Delivery<T>,
     ) -> Result<(), SubscribeError> {
+        // What comes back is dropped here: a panic of that must not pass the registration by.
         if !channel.attached.admit(self.settings.pending_per_key) {
+            panics::contain(|| drop(source));
             return Err(SubscribeError::QueueFull);
         }
         match channel
@@ -311,26 +265,22 @@ impl<T: Clone + Send + 'static> Core<T> {
             .hand_over(self.job(channel, source, delivery))
         {
             Ok(()) => Ok(()),
-            Err(NotTaken::Full(_)) => {
+            Err(NotTaken::Full(job)) => {
                 channel.attached.release();
+                panics::contain(|| drop(job));
                 Err(SubscribeError::QueueFull)
             }
             Err(NotTaken::Closed) => Err(SubscribeError::Closed),
         }
     }
 
-    /// A subscription of this channel has ended.
-    pub(crate) fn unregister(&self, channel: &Channel<T>, id: SubscriptionId) {
-        self.subscribers.fetch_sub(1, Relaxed);
-        self.unpin(channel);
-        self.settings
-            .observer
-            .tell(|o| o.unsubscribed(channel.attached.key(), id));
-    }
-
     fn job(&self, channel: &Arc<Channel<T>>, source: Source<T>, delivery: Delivery<T>) -> Job<T> {
-        let submitted = self.settings.observer.wants_timing().then(Instant::now);
-        Job::new(channel.clone(), source, delivery, submitted)
+        Job::new(
+            channel.clone(),
+            source,
+            delivery,
+            self.settings.observer.time(),
+        )
     }
 
     #[inline]
@@ -453,6 +403,7 @@ impl<T: Clone + Send + 'static> Core<T> {
 
     pub(crate) fn publish(&self, key: &str, payload: T) -> Published {
         let hash = self.hasher.hash(key);
+        let began = self.settings.observer.time();
         let mut payload = Some(payload);
         let mut found = None;
         let pushed = self.directory.get(hash, key, |channel| {
@@ -468,7 +419,7 @@ impl<T: Clone + Send + 'static> Core<T> {
             None
         });
         match (pushed, found, payload) {
-            (Some(Some(pushed)), _, _) => self.published(key, pushed),
+            (Some(Some(pushed)), _, _) => self.published(key, pushed, began),
             (_, Some(channel), Some(payload)) => self.publish_to(&channel, payload),
             _ if self.is_closing() => Published::Closed,
             _ => Published::Reached(0),
@@ -489,14 +440,16 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     #[inline]
-    fn published(&self, key: &str, pushed: Pushed) -> Published {
-        self.settings.observer.pushed(key, pushed, None);
+    fn published(&self, key: &str, pushed: Pushed, began: Option<Instant>) -> Published {
+        let timing = began.map(|began| Timing::new(Duration::ZERO, began.elapsed(), 0));
+        self.settings.observer.pushed(key, pushed, timing);
         Published::Reached(pushed.reached as usize)
     }
 
     pub(crate) fn publish_to(&self, channel: &Arc<Channel<T>>, payload: T) -> Published {
+        let began = self.settings.observer.time();
         match Self::push_now(channel, payload) {
-            Ok(pushed) => self.published(channel.attached.key(), pushed),
+            Ok(pushed) => self.published(channel.attached.key(), pushed, began),
             Err(payload) => self.hand_over_published(channel, payload),
         }
     }
@@ -537,37 +490,7 @@ impl<T> Drop for Admitted<T> {
     }
 }
 
-/// Ends with the registry's last shard.
-pub(crate) struct Closed<T> {
-    core: Arc<Core<T>>,
-    place: Option<usize>,
-}
-
-impl<T> Closed<T> {
-    pub(crate) fn new(core: Arc<Core<T>>) -> Self {
-        Self { core, place: None }
-    }
-}
-
-impl<T> Future for Closed<T> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        match this.core.poll_closed(cx.waker(), &mut this.place) {
-            0 => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
-    }
-}
-
-impl<T> Drop for Closed<T> {
-    fn drop(&mut self) {
-        self.core.forget_closed(&mut self.place);
-    }
-}
-
-impl<T: Clone + Send + 'static> Registration<T> {
+impl<T> Registration<T> {
     /// Ends a subscription, if it has not ended.
     pub(crate) fn end(&self, channel: &Channel<T>, mailbox: &Mailbox<T>) {
         if channel.retire(mailbox).is_some() {

@@ -1,6 +1,7 @@
 //! The front door: subscribe, submit, publish, close.
 
 mod builder;
+mod closing;
 mod core;
 mod key;
 #[cfg(all(test, not(afterwrite_loom)))]
@@ -65,9 +66,18 @@ impl<T> Clone for Registry<T> {
     }
 }
 
-impl Registry<()> {
-    /// Settings for a registry; [`Builder::build`] says of which payload.
-    pub fn builder() -> Builder {
+impl<T> Registry<T> {
+    /// Settings for a registry.
+    ///
+    /// ```
+    /// use afterwrite::Registry;
+    ///
+    /// let registry = Registry::<u64>::builder().workers(2).build()?;
+    /// // Or, where the payload is known from elsewhere:
+    /// let another: Registry<u64> = Registry::builder().workers(2).build()?;
+    /// # Ok::<(), afterwrite::BuildError>(())
+    /// ```
+    pub fn builder() -> Builder<T> {
         Builder::new()
     }
 }
@@ -110,8 +120,8 @@ impl<T: Clone + Send + 'static> Registry<T> {
     /// let registry: Registry<u64> = Registry::new()?;
     /// let latest = SubscribeOptions::new().overflow(Overflow::Conflate);
     /// let mut price = registry.subscribe_with("price/ACME", latest)?;
-    /// registry.publish("price/ACME", 1);
-    /// registry.publish("price/ACME", 2);
+    /// let _ = registry.publish("price/ACME", 1);
+    /// let _ = registry.publish("price/ACME", 2);
     /// assert_eq!(price.try_recv(), Ok(Notice::Changed(2)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -130,7 +140,23 @@ impl<T: Clone + Send + 'static> Registry<T> {
     ///
     /// For a client that queried before it subscribed: a change between the two would otherwise go
     /// unnoticed. The first notice stands in the key's order: behind gates that were submitted
-    /// earlier, before those that are submitted later.
+    /// earlier, before those that are submitted later. It is no push of the key: the
+    /// [`Tally`](crate::Tally) does not count it.
+    ///
+    /// ```
+    /// use afterwrite::{Notice, Registry};
+    ///
+    /// let registry: Registry<u64> = Registry::new()?;
+    /// # let read_view = |_key: &str| 3u64;
+    /// let shown = 2; // the version that the client's query has brought
+    /// let mut order = registry.subscribe_gated("order/17", move |_attempt| {
+    ///     // Once the view is at least as far: what is there now?
+    ///     Some(read_view("order/17")).filter(|&version| version >= shown)
+    /// })?;
+    /// assert_eq!(order.recv_blocking(), Some(Notice::Changed(3)));
+    /// assert_eq!(order.tally().received, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`SubscribeError`], and nothing is left behind; also when the shard has no room for the gate
@@ -143,14 +169,15 @@ impl<T: Clone + Send + 'static> Registry<T> {
     where
         F: FnMut(&Attempt) -> Option<T> + Send + 'static,
     {
-        self.subscribe_gate(key, SubscribeOptions::new(), Gate::read(producer))
+        self.subscribe_gated_with(key, SubscribeOptions::new(), Gate::read(producer))
     }
 
-    /// As [`Registry::subscribe_gated`], with any kind of gate.
+    /// As [`Registry::subscribe_gated`], with any kind of gate, and a buffer and an overflow policy of
+    /// its own.
     ///
     /// # Errors
     /// As [`Registry::subscribe_gated`].
-    pub fn subscribe_gate(
+    pub fn subscribe_gated_with(
         &self,
         key: &str,
         options: SubscribeOptions,
@@ -181,6 +208,26 @@ impl<T: Clone + Send + 'static> Registry<T> {
     /// Its futures are created, polled and dropped on the shard's thread and need not be `Send`. They
     /// run in the context of the runtime given to the [`Builder`], if one was. A read that
     /// is under way when the budget ends is dropped.
+    ///
+    /// ```
+    /// # #[cfg(feature = "tokio")] {
+    /// use afterwrite::{Notice, Registry, Submitted};
+    /// # async fn version_of(_order: u64) -> Option<u64> { tokio::task::yield_now().await; Some(3) }
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// let registry = Registry::builder().runtime(runtime.handle().clone()).build()?;
+    /// let mut order = registry.subscribe("order/17")?;
+    ///
+    /// // Asks the replica, over the network, until it shows version 3.
+    /// let submitted = registry.submit_async("order/17", |_attempt| async {
+    ///     version_of(17).await.filter(|&version| version >= 3)
+    /// });
+    /// assert_eq!(submitted, Submitted::Queued);
+    /// assert_eq!(runtime.block_on(order.recv()), Some(Notice::Changed(3)));
+    /// registry.close(); // before its runtime
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn submit_async<F, Fut>(&self, key: &str, producer: F) -> Submitted
     where
         F: FnMut(Attempt) -> Fut + Send + 'static,
@@ -218,6 +265,22 @@ impl<T: Clone + Send + 'static> Registry<T> {
     ///
     /// Jobs count one by one against `queue_capacity`: a batch larger than what is free is taken
     /// over in part, from its front.
+    ///
+    /// ```
+    /// use afterwrite::{Gate, Notice, Registry, Watermark};
+    ///
+    /// let registry: Registry<&str> = Registry::new()?;
+    /// let view = Watermark::new(0);
+    /// let mut order = registry.subscribe("order/17")?;
+    /// // One transaction changed three things, at position 5.
+    /// let outcome = registry.submit_batch(
+    ///     ["order/17", "order/18", "basket/3"].map(|key| (key, Gate::reached(view.reached(5), "new"))),
+    /// );
+    /// assert_eq!((outcome.queued, outcome.no_subscribers), (1, 2));
+    /// view.advance(5);
+    /// assert_eq!(order.recv_blocking(), Some(Notice::Changed("new")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn submit_batch<K: AsRef<str>>(
         &self,
         batch: impl IntoIterator<Item = (K, Gate<T>)>,
@@ -264,6 +327,7 @@ impl<T: Clone + Send + 'static> Registry<T> {
             subscribers: core.subscribers(),
             keys: core.keys(),
             panicked_observers: core.settings.observer.panicked(),
+            panicked_payloads: core.settings.observer.panicked_payloads(),
             panicked_wakers: panics::panicked_wakers(),
         }
     }
@@ -280,12 +344,20 @@ impl<T: Clone + Send + 'static> Registry<T> {
     /// told; a push under way is finished. Then subscriptions yield what they have, and end.
     /// Called on one of the registry's own shards (by a producer or an observer) it begins to close
     /// and returns.
+    ///
+    /// Not for asynchronous code: it holds up the thread; there is [`close_async`](Self::close_async).
+    /// Two registries whose shards each close the other wait for each other for ever: close another
+    /// registry from a thread that is no shard, or by [`close_async`](Self::close_async), whose future
+    /// need not be awaited.
     pub fn close(&self) {
         self.core().begin_closing();
         self.core().wait_closed(None);
     }
 
     /// As [`Registry::close`], for at most this long.
+    ///
+    /// A timeout of zero begins to close and looks once. One that goes beyond what the clock can
+    /// represent, such as [`Duration::MAX`], is none.
     ///
     /// # Errors
     /// [`CloseTimeout`] if a shard is still at work then, in a producer that blocks, say. The registry
@@ -298,11 +370,23 @@ impl<T: Clone + Send + 'static> Registry<T> {
         }
     }
 
-    /// As [`Registry::close`], without blocking: closing begins at once, the future waits for its
-    /// end.
+    /// As [`Registry::close`], without blocking: closing begins at once, whether the future is polled or
+    /// not; it waits for the end.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use afterwrite::Registry;
+    ///
+    /// let registry: Registry<u64> = Registry::new()?;
+    /// let mut order = registry.subscribe("order/17")?;
+    /// registry.close_async().await;
+    /// assert_eq!(order.recv().await, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     pub fn close_async(&self) -> impl Future<Output = ()> + Send + 'static {
         self.core().begin_closing();
-        core::Closed::new(self.core().clone())
+        closing::Closed::new(self.core().clone())
     }
 
     /// Holds every writer of the registry off while it lives; for tests.
@@ -318,12 +402,15 @@ impl<T: Clone + Send + 'static> Registry<T> {
 pub struct Stats {
     /// One entry for each shard.
     pub shards: Vec<ShardStats>,
-    /// Subscriptions that have not ended.
+    /// Subscriptions that were neither closed nor dropped; those that ended with the registry stay
+    /// among them until they are dropped.
     pub subscribers: usize,
     /// Keys with subscribers, or resolved by a [`Key`].
     pub keys: usize,
     /// Calls of the observer that panicked.
     pub panicked_observers: u64,
+    /// Clones of payloads that panicked in a push, and drops of payloads that a push evicted.
+    pub panicked_payloads: u64,
     /// Wakers of receivers that panicked, of all registries of this process.
     pub panicked_wakers: u64,
 }

@@ -1,9 +1,9 @@
-//! What only the inside can show: that pushes need no writer's lock.
+//! What only the inside can show: that pushes need no writer's lock, that a batch is one message.
 
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::{Notice, Overflow, Published, Registry, Submitted, SubscribeOptions};
+use crate::{Gate, Notice, Overflow, Published, Registry, Submitted, SubscribeOptions};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -81,4 +81,50 @@ fn r14_pushes_finish_while_every_writers_lock_is_held() {
         drop(pushing.join().unwrap());
     }
     registry.close();
+}
+
+#[test]
+fn r24_a_batch_is_grouped_first_and_then_one_hand_over_for_each_shard() {
+    let registry = Registry::<u64>::builder()
+        .workers(2)
+        .queue_capacity(1_000)
+        .build()
+        .unwrap();
+    let mut subscriptions: Vec<_> = (0..100)
+        .map(|n| registry.subscribe(&format!("k{n}")).unwrap())
+        .collect();
+    // A producer that blocks, on each shard.
+    let (enter, entered) = mpsc::channel();
+    let mut blocked = Vec::new();
+    for shard in 0..2 {
+        let on_shard = subscriptions
+            .iter()
+            .find(|of| of.receiver().topic().attached.shard.index == shard)
+            .expect("a hundred keys reach both shards");
+        let (release, released) = mpsc::channel::<()>();
+        let enter = enter.clone();
+        let submitted = registry.submit(on_shard.key(), move |_| {
+            enter.send(()).unwrap();
+            let _ = released.recv_timeout(SOON);
+            Some(0)
+        });
+        assert_eq!(submitted, Submitted::Queued);
+        entered.recv_timeout(SOON).unwrap();
+        blocked.push(release);
+    }
+    let messages = || registry.core().shards.iter().map(|shard| shard.messages());
+    let batch = (0..100).map(|n| {
+        assert_eq!(messages().sum::<usize>(), 0, "nothing goes before the last");
+        (format!("k{n}"), Gate::read(move |_| Some(n)))
+    });
+    let outcome = registry.submit_batch(batch);
+    assert_eq!(outcome.queued, 100);
+    assert!(messages().eq([1, 1]));
+    let queued: usize = registry.stats().shards.iter().map(|s| s.queued).sum();
+    assert_eq!(100usize, queued);
+    drop(blocked);
+    for (n, subscription) in subscriptions.iter_mut().enumerate() {
+        let got = subscription.recv_timeout(SOON);
+        assert!(got.is_ok(), "{n}: {got:?}");
+    }
 }

@@ -92,11 +92,9 @@ impl<T> KeyState<T> {
 
     /// Takes one of the key's places for gates, of which there are `limit`.
     pub(crate) fn admit(&self, limit: u16) -> bool {
-        if self.pending.fetch_add(1, Relaxed) < limit {
-            return true;
-        }
-        self.release();
-        false
+        self.pending
+            .fetch_update(Relaxed, Relaxed, |now| (now < limit).then(|| now + 1))
+            .is_ok()
     }
 
     /// Gives a place for a gate back.
@@ -171,5 +169,31 @@ impl<T> std::fmt::Debug for KeyState<T> {
         f.debug_struct("KeyState")
             .field("key", &self.key)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(afterwrite_loom)))]
+mod tests {
+    use super::*;
+    use crate::directory::Hasher;
+
+    #[test]
+    fn r12_a_gate_that_is_refused_takes_no_place_of_others() {
+        let hash = Hasher::with_seed(1).hash("a");
+        let inbox = Arc::new(Inbox::new(0, 1, 1));
+        let state: KeyState<u8> = KeyState::new("a", hash, inbox);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    assert!(!state.admit(0));
+                }
+            });
+            for _ in 0..100_000 {
+                assert!(state.admit(1), "nobody else has one");
+                state.release();
+            }
+            done.store(true, Relaxed);
+        });
     }
 }

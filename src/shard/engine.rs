@@ -228,18 +228,20 @@ impl<T: Clone + Send + 'static> Engine<T> {
         meta: Meta,
         reason: SkipReason,
     ) {
-        self.note_failure(&channel, reason);
+        self.note_failure(&channel, &delivery, reason);
         self.enqueue(channel, delivery, meta, State::Open(Outcome::Lose));
     }
 
-    pub(super) fn note_failure(&self, channel: &Channel<T>, reason: SkipReason) {
+    /// A gate ends without a push: counted, and told, unless the observer has heard already that it
+    /// was refused.
+    fn note_failure(&self, channel: &Channel<T>, delivery: &Delivery<T>, reason: SkipReason) {
         match reason {
             SkipReason::Expired => self.counts().expired.add(1),
             SkipReason::Panicked => self.counts().panicked.add(1),
+            SkipReason::Abandoned => self.counts().abandoned.add(1),
         };
-        self.settings
-            .observer
-            .skipped(channel.attached.key(), reason);
+        let observer = &self.settings.observer;
+        observer.skipped(channel.attached.key(), reason, !delivery.was_refused());
     }
 
     /// A gate that will be woken gets its number, and so its waker, before its first read.
@@ -389,11 +391,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
         let node = gate.node.clone();
         match producer.read(&self.attempt, node.as_ref(), &self.inbox.counts, timed) {
             Answer::Open(payload) => self.open(id, Outcome::Push(payload)),
-            Answer::Failed(reason) => {
-                let channel = self.lanes[self.gates[id].lane].channel.clone();
-                self.note_failure(&channel, reason);
-                self.open(id, Outcome::Lose);
-            }
+            Answer::Failed(reason) => self.fail(id, reason, Outcome::Lose),
             Answer::NotYet(producer) => {
                 self.gates[id].state = State::Closed(producer);
                 let asked_for = self.attempt.known_deadline();
@@ -451,13 +449,32 @@ impl<T: Clone + Send + 'static> Engine<T> {
     }
 
     fn expire(&mut self, id: usize) {
-        let channel = self.lanes[self.gates[id].lane].channel.clone();
-        self.note_failure(&channel, SkipReason::Expired);
-        let counted = matches!(self.gates[id].delivery, Delivery::Lost(_));
-        match self.settings.expiry {
+        let outcome = match self.settings.expiry {
             // What was refused is missed, however its gate ends.
-            Expiry::Skip if !counted => self.open(id, Outcome::Skip),
-            _ => self.open(id, Outcome::Lose),
+            Expiry::Skip if !self.gates[id].delivery.was_refused() => Outcome::Skip,
+            _ => Outcome::Lose,
+        };
+        self.fail(id, SkipReason::Expired, outcome);
+    }
+
+    /// Ends a gate that nobody is there for any more, so that it asks the view no further.
+    fn abandon(&mut self, id: usize) {
+        self.fail(id, SkipReason::Abandoned, Outcome::Nothing);
+    }
+
+    fn fail(&mut self, id: usize, reason: SkipReason, outcome: Outcome<T>) {
+        let gate = &self.gates[id];
+        self.note_failure(&self.lanes[gate.lane].channel, &gate.delivery, reason);
+        self.open(id, outcome);
+    }
+
+    /// Whether all who would get what comes out of a gate have left. Who subscribes from now on does
+    /// so later than the submit.
+    fn is_abandoned(&self, id: usize) -> bool {
+        let gate = &self.gates[id];
+        match &gate.delivery {
+            Delivery::First(_, mailbox) => mailbox.is_closed(),
+            _ => self.lanes[gate.lane].channel.subscribers() == 0,
         }
     }
 
@@ -515,6 +532,8 @@ impl<T: Clone + Send + 'static> Engine<T> {
             // A read that was due before the deadline is made even if the shard is late for it.
             if due.is_some_and(|due| at >= due) || (reading && due.is_some_and(|due| now >= due)) {
                 self.expire(id);
+            } else if self.is_abandoned(id) {
+                self.abandon(id);
             } else {
                 self.read(id);
             }
@@ -543,17 +562,22 @@ impl<T: Clone + Send + 'static> Engine<T> {
                     channel,
                     source,
                     delivery,
+                    submitted,
                     ..
                 } = job;
                 match source {
                     // Published already, and only handed over: it is told as it is.
                     Source::Ready(payload) => {
-                        self.settle_now(&channel, &delivery, Some(payload));
+                        let meta = Meta {
+                            submitted,
+                            attempts: 0,
+                            published: true,
+                        };
+                        self.push_at_close(&channel, &delivery, payload, &meta);
                     }
                     other => {
                         discard(other);
-                        self.cancelled(&channel);
-                        self.settle_now(&channel, &delivery, None);
+                        self.give_up(&channel, &delivery);
                     }
                 }
                 self.release(&channel, &delivery);
@@ -566,10 +590,13 @@ impl<T: Clone + Send + 'static> Engine<T> {
         self.inbox.ready.clear();
     }
 
-    pub(super) fn cancelled(&self, channel: &Channel<T>) {
+    /// The registry closes before a notice was pushed.
+    pub(super) fn cancelled(&self, channel: &Channel<T>, delivery: &Delivery<T>) {
         self.counts().cancelled.add(1);
-        self.settings
-            .observer
-            .dropped(channel.attached.key(), DropReason::Closed);
+        if !delivery.was_refused() {
+            self.settings
+                .observer
+                .dropped(channel.attached.key(), DropReason::Closed);
+        }
     }
 }

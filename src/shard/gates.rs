@@ -40,7 +40,10 @@ pub(super) enum State<T> {
 pub(super) enum Outcome<T> {
     Push(T),
     Lose,
+    /// It expired, in silence.
     Skip,
+    /// There is nobody to tell.
+    Nothing,
 }
 
 /// A producer on its shard.

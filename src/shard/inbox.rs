@@ -26,7 +26,7 @@ use super::faults::{NO_LOOK_AFTER_HAND_OVER, planted};
 use super::job::{Job, Message, Refusal};
 use super::ready::ReadyList;
 use crate::sync::queue::{List, Queue};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering::Relaxed};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering::Relaxed, panics};
 
 const WAITING: u64 = 1 << 32;
 
@@ -69,6 +69,7 @@ pub(crate) struct Counts {
     pub(crate) reached: Count,
     pub(crate) expired: Count,
     pub(crate) panicked: Count,
+    pub(crate) abandoned: Count,
     pub(crate) cancelled: Count,
     pub(crate) coalesced: Count,
     pub(crate) refused: StdAtomicU64,
@@ -127,20 +128,30 @@ impl<T> Inbox<T> {
         Load(self.load.load(Relaxed)).waiting()
     }
 
-    /// Counts up to `wanted` jobs in; returns for how many there is room.
+    /// How many hand-overs are in the queue.
+    #[cfg(all(test, not(afterwrite_loom)))]
+    pub(crate) fn messages(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Counts up to `wanted` jobs in; returns for how many there is room. What there is no room for is
+    /// never counted, so that it takes no place from others.
     fn reserve(&self, wanted: usize) -> usize {
-        let before = Load(self.load.fetch_add(wanted as u64, Relaxed));
-        let room = if before.waiting() >= self.pending_capacity {
-            0
-        } else {
-            self.queue_capacity
-                .saturating_sub(before.queued())
-                .min(wanted)
+        let room = |load: Load| {
+            if load.waiting() >= self.pending_capacity {
+                0
+            } else {
+                self.queue_capacity
+                    .saturating_sub(load.queued())
+                    .min(wanted)
+            }
         };
-        if room < wanted {
-            self.load.fetch_sub((wanted - room) as u64, Relaxed);
-        }
-        room
+        self.load
+            .fetch_update(Relaxed, Relaxed, |load| match room(Load(load)) {
+                0 => None,
+                room => Some(load + room as u64),
+            })
+            .map_or(0, |before| room(Load(before)))
     }
 
     /// Hands a job over. Takes flume's short lock, waits for nothing else.
@@ -213,7 +224,10 @@ impl<T> Inbox<T> {
                 job.channel.attached.release();
             }
         }
-        ours.len()
+        let count = ours.len();
+        // A producer is the user's: so is its drop.
+        panics::contain(|| drop(ours));
+        count
     }
 
     /// Leaves a producer that found no room, for its loss to be told through its gate; true if the

@@ -53,6 +53,11 @@ impl<T> Delivery<T> {
     pub(crate) fn has_place(&self) -> bool {
         matches!(self, Delivery::All | Delivery::First(..))
     }
+
+    /// Whether it stands for submits that were refused, each of which the observer has heard of.
+    pub(crate) fn was_refused(&self) -> bool {
+        matches!(self, Delivery::Lost(_))
+    }
 }
 
 /// What travels through a shard's queue.

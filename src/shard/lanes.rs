@@ -7,6 +7,7 @@ use super::channel::{Channel, KeyState};
 use super::engine::{Engine, Meta, SLICE};
 use super::gates::{Outcome, State, Waiting, discard};
 use super::job::Delivery;
+use crate::mailbox::Mailbox;
 use crate::observer::Timing;
 use crate::sync::{Arc, Ordering::Relaxed, order, panics};
 use crate::topic::{Busy, Pushed, Walk};
@@ -163,27 +164,20 @@ impl<T: Clone + Send + 'static> Engine<T> {
                 {
                     return self.wait_for_turn(id, head, payload);
                 }
-                if let Some(waker) = mailbox.take_waker() {
-                    panics::wake(waker);
-                }
+                wake(mailbox);
             }
             (Outcome::Push(payload), &Delivery::Lost(lost)) => {
                 lane.channel.lose(lost);
                 discard(payload);
             }
-            (Outcome::Lose, Delivery::First(first, mailbox)) => {
-                first.fill_once(0, None);
-                if let Some(waker) = mailbox.take_waker() {
-                    panics::wake(waker);
-                }
-            }
-            (Outcome::Lose, Delivery::All | Delivery::HandedOver) => lane.channel.lose(1),
-            (Outcome::Lose | Outcome::Skip, &Delivery::Lost(lost)) => lane.channel.lose(lost),
+            (Outcome::Lose, delivery) => settle_lost(&lane.channel, delivery),
+            (Outcome::Skip, &Delivery::Lost(lost)) => lane.channel.lose(lost),
             // A first notice is no push of the key.
-            (Outcome::Skip, Delivery::First(..)) => {}
+            (Outcome::Skip, Delivery::First(first, _)) => first.skip(),
             (Outcome::Skip, _) => {
                 lane.channel.attached.skipped.fetch_add(1, Relaxed);
             }
+            (Outcome::Nothing, _) => {}
         }
         self.settle_head(id);
         Visit::Settled
@@ -229,10 +223,9 @@ impl<T: Clone + Send + 'static> Engine<T> {
         let counts = self.counts();
         counts.pushes.add(1);
         counts.reached.add(u64::from(pushed.reached));
-        let timing = meta.submitted.zip(began).map(|(submitted, began)| Timing {
-            waited: began.saturating_duration_since(submitted),
-            walked: began.elapsed(),
-            attempts: meta.attempts,
+        let timing = meta.submitted.zip(began).map(|(submitted, began)| {
+            let waited = began.saturating_duration_since(submitted);
+            Timing::new(waited, began.elapsed(), meta.attempts)
         });
         self.settings
             .observer
@@ -263,45 +256,49 @@ impl<T: Clone + Send + 'static> Engine<T> {
         }
     }
 
-    /// Settles without waiting for the turn: what cannot be pushed now is lost, and told.
-    pub(super) fn settle_now(
+    /// The registry closes: pushes without waiting for the turn. What cannot be pushed now is lost, and
+    /// told.
+    pub(super) fn push_at_close(
         &self,
         channel: &Channel<T>,
         delivery: &Delivery<T>,
-        payload: Option<T>,
+        payload: T,
+        meta: &Meta,
     ) {
         match delivery {
-            Delivery::All | Delivery::HandedOver => match payload.map(|p| channel.try_push(p)) {
-                Some(Ok(pushed)) => {
-                    self.account_push(
-                        channel,
-                        pushed,
-                        &Meta {
-                            submitted: None,
-                            attempts: 0,
-                            published: false,
-                        },
-                        None,
-                    );
-                }
-                Some(Err(Busy::Held(payload) | Busy::Shut(payload))) => {
-                    channel.lose(1);
-                    discard(payload);
-                }
-                None => channel.lose(1),
-            },
-            Delivery::First(first, mailbox) => {
-                let mut payload = payload;
-                let filled = channel.with_turn(|ticket| first.fill_once(ticket, payload.take()));
-                if filled.is_none() {
-                    first.fill_once(0, None);
-                }
-                if let Some(waker) = mailbox.take_waker() {
-                    panics::wake(waker);
+            Delivery::All | Delivery::HandedOver => {
+                let began = meta.submitted.map(|_| Instant::now());
+                match channel.try_push(payload) {
+                    Ok(pushed) => self.account_push(channel, pushed, meta, began),
+                    Err(Busy::Held(payload) | Busy::Shut(payload)) => {
+                        discard(payload);
+                        self.give_up(channel, delivery);
+                    }
                 }
             }
-            Delivery::Lost(lost) => channel.lose(*lost),
+            Delivery::First(first, mailbox) => {
+                let mut payload = Some(payload);
+                let filled = channel.with_turn(|ticket| first.fill_once(ticket, payload.take()));
+                match filled {
+                    Some(()) => wake(mailbox),
+                    None => {
+                        discard(payload);
+                        self.give_up(channel, delivery);
+                    }
+                }
+            }
+            // Its gate is open: the loss that it stands for may be told.
+            Delivery::Lost(lost) => {
+                channel.lose(*lost);
+                discard(payload);
+            }
         }
+    }
+
+    /// The registry closes: what was queued or waited is lost, and told.
+    pub(super) fn give_up(&self, channel: &Channel<T>, delivery: &Delivery<T>) {
+        self.cancelled(channel, delivery);
+        settle_lost(channel, delivery);
     }
 
     /// The registry closes: a push under way is finished, an open head pushed, the rest given up.
@@ -312,24 +309,33 @@ impl<T: Clone + Send + 'static> Engine<T> {
         }
         while let Some(gate) = self.take_head(id) {
             let channel = self.lanes[id].channel.clone();
-            match gate.state {
+            let Waiting {
+                delivery, state, ..
+            } = gate;
+            let meta = Meta {
+                submitted: gate.submitted,
+                attempts: gate.attempts,
+                published: gate.published,
+            };
+            match state {
                 State::Open(Outcome::Push(payload)) => {
-                    self.settle_now(&channel, &gate.delivery, Some(payload));
+                    self.push_at_close(&channel, &delivery, payload, &meta);
                 }
-                State::Open(Outcome::Skip) => {
-                    if !matches!(gate.delivery, Delivery::First(..)) {
+                State::Open(Outcome::Skip) => match &delivery {
+                    Delivery::First(first, _) => first.skip(),
+                    _ => {
                         channel.attached.skipped.fetch_add(1, Relaxed);
                     }
-                }
-                other => {
-                    if !matches!(other, State::Open(_)) {
-                        self.cancelled(&channel);
-                    }
-                    discard(other);
-                    self.settle_now(&channel, &gate.delivery, None);
+                },
+                State::Open(Outcome::Nothing) => {}
+                // It failed, and that was told then.
+                State::Open(Outcome::Lose) => settle_lost(&channel, &delivery),
+                closed => {
+                    discard(closed);
+                    self.give_up(&channel, &delivery);
                 }
             }
-            self.release(&channel, &gate.delivery);
+            self.release(&channel, &delivery);
         }
         let channel = self.lanes[id].channel.clone();
         if let Some(refusal) = channel.attached.take_refusal() {
@@ -337,5 +343,24 @@ impl<T: Clone + Send + 'static> Engine<T> {
             discard(refusal);
         }
         self.remove_lane(id);
+    }
+}
+
+/// Tells those whom it concerns of a loss, without the key's turn.
+fn settle_lost<T>(channel: &Channel<T>, delivery: &Delivery<T>) {
+    match delivery {
+        Delivery::All | Delivery::HandedOver => channel.lose(1),
+        Delivery::First(first, mailbox) => {
+            first.fill_once(0, None);
+            wake(mailbox);
+        }
+        Delivery::Lost(lost) => channel.lose(*lost),
+    }
+}
+
+/// Wakes the one subscriber whose first notice was filled.
+fn wake<T>(mailbox: &Mailbox<T>) {
+    if let Some(waker) = mailbox.take_waker() {
+        panics::wake(waker);
     }
 }

@@ -3,7 +3,9 @@
 use crate::gate::Retry;
 use crate::observer::{DropReason, Expiry, Observer, SkipReason, Timing};
 use crate::sync::{Arc, AtomicBool, panics::contain};
+use crate::topic::Pushed;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 /// Shared by the front door and every shard.
 pub(crate) struct Settings {
@@ -42,6 +44,7 @@ pub(crate) struct Watched {
     observer: Option<std::sync::Arc<dyn Observer>>,
     wants_timing: bool,
     panicked: AtomicU64,
+    panicked_payloads: AtomicU64,
 }
 
 impl Watched {
@@ -53,12 +56,19 @@ impl Watched {
             observer,
             wants_timing,
             panicked: AtomicU64::new(0),
+            panicked_payloads: AtomicU64::new(0),
         }
     }
 
     #[inline(always)]
     pub(crate) fn wants_timing(&self) -> bool {
         self.wants_timing
+    }
+
+    /// The time, if the observer wants it.
+    #[inline(always)]
+    pub(crate) fn time(&self) -> Option<Instant> {
+        self.wants_timing.then(Instant::now)
     }
 
     #[inline(always)]
@@ -78,18 +88,32 @@ impl Watched {
 
     /// A push came to its end.
     #[inline(always)]
-    pub(crate) fn pushed(&self, key: &str, pushed: crate::topic::Pushed, timing: Option<Timing>) {
+    pub(crate) fn pushed(&self, key: &str, pushed: Pushed, timing: Option<Timing>) {
         if self.observer.is_some() {
             self.tell(|o| o.pushed(key, pushed.reached as usize, timing));
-            if pushed.full > 0 {
-                self.tell(|o| o.channel_full(key, pushed.full as usize));
+            let full = pushed.full + pushed.evicted;
+            if full > 0 {
+                self.tell(|o| o.channel_full(key, full as usize));
             }
+        }
+        if pushed.panicked > 0 {
+            self.payload_panicked(key, pushed.panicked);
         }
     }
 
-    pub(crate) fn skipped(&self, key: &str, reason: SkipReason) {
+    #[cold]
+    fn payload_panicked(&self, key: &str, n: u32) {
+        self.panicked_payloads.fetch_add(u64::from(n), Relaxed);
+        tracing::error!(key, n, "a payload panicked while it was pushed");
+        self.tell(|o| o.payload_panicked(key, n as usize));
+    }
+
+    /// A gate ended without a push; the observer is told unless it was told of that notice before.
+    pub(crate) fn skipped(&self, key: &str, reason: SkipReason, tell: bool) {
         tracing::debug!(key, ?reason, "a gate ended without a push");
-        self.tell(|o| o.push_skipped(key, reason));
+        if tell {
+            self.tell(|o| o.push_skipped(key, reason));
+        }
     }
 
     pub(crate) fn dropped(&self, key: &str, reason: DropReason) {
@@ -97,8 +121,14 @@ impl Watched {
         self.tell(|o| o.dropped(key, reason));
     }
 
+    /// Calls of the observer that panicked.
     pub(crate) fn panicked(&self) -> u64 {
         self.panicked.load(Relaxed)
+    }
+
+    /// Payloads that panicked while they were pushed.
+    pub(crate) fn panicked_payloads(&self) -> u64 {
+        self.panicked_payloads.load(Relaxed)
     }
 }
 

@@ -11,9 +11,11 @@ use crate::sync::Ordering::Relaxed;
 pub struct ShardStats {
     /// Jobs in the queue now.
     pub queued: usize,
-    /// Gates waiting now.
+    /// Gates waiting now: for the view, or open and waiting for earlier ones of their key. Those kept
+    /// of refused submits are among them.
     pub waiting: usize,
-    /// Jobs that came through the queue.
+    /// Gates that the shard has taken up: all that came through the queue, and those kept of refused
+    /// submits.
     pub jobs: u64,
     /// Reads of the read view.
     pub reads: u64,
@@ -25,11 +27,14 @@ pub struct ShardStats {
     pub expired: u64,
     /// Producers that panicked.
     pub panicked: u64,
+    /// Gates given up because all who had subscribed have left.
+    pub abandoned: u64,
     /// Notices given up because the registry closed.
     pub cancelled: u64,
     /// Gates that a later one took the place of.
     pub coalesced: u64,
-    /// Producers that found the queue full.
+    /// Submits, and published payloads on their way to the shard, that found its queue full, or a cap
+    /// on waiting gates reached: the shard's or their key's.
     pub refused: u64,
     /// Whether a synchronous producer is running. If it is, and `reads` is what it was a second
     /// ago, that producer blocks: it holds up every key of this shard.
@@ -51,6 +56,7 @@ impl<T> Inbox<T> {
             reached: counts.reached.get(),
             expired: counts.expired.get(),
             panicked: counts.panicked.get(),
+            abandoned: counts.abandoned.get(),
             cancelled: counts.cancelled.get(),
             coalesced: counts.coalesced.get(),
             refused: counts.refused.load(Relaxed),

@@ -28,6 +28,12 @@ mod imp {
                 .map_err(flume::TrySendError::into_inner)
         }
 
+        /// How many messages there are.
+        #[cfg(test)]
+        pub(crate) fn len(&self) -> usize {
+            self.receiver.len()
+        }
+
         /// Takes everything out under one lock, in order.
         pub(crate) fn drain(&self) -> impl Iterator<Item = M> {
             self.receiver.drain()

@@ -128,6 +128,8 @@ unsafe impl<T: Send, A: Send + Sync> Sync for Topic<T, A> {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refused {
     Full,
+    /// The caller's own condition did not hold.
+    Denied,
     Shut,
 }
 
@@ -184,20 +186,45 @@ impl<T, A: Attached> Topic<T, A> {
         self.subscribers.load(Relaxed) as usize
     }
 
+    /// Whether nothing begins any more. Wait-free.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.load(Relaxed).has(SHUT)
+    }
+
     /// Adds a subscriber. Takes the writers' lock.
+    #[cfg(any(test, afterwrite_loom))]
     pub(crate) fn subscribe(
         topic: &Arc<Self>,
         overflow: Overflow,
         capacity: u16,
         limit: usize,
     ) -> Result<Receiver<T, A>, Refused> {
+        Self::subscribe_if(topic, overflow, capacity, limit, || true)
+    }
+
+    /// Adds a subscriber if there is room, and then `allowed`, which is asked once, also says so; the
+    /// caller takes back what it gave if the topic turns out shut. Takes the writers' lock.
+    pub(crate) fn subscribe_if(
+        topic: &Arc<Self>,
+        overflow: Overflow,
+        capacity: u16,
+        limit: usize,
+        allowed: impl FnOnce() -> bool,
+    ) -> Result<Receiver<T, A>, Refused> {
         let (mine, theirs) = Mailbox::<T>::new(overflow, capacity);
         let mut writers = topic.writers.lock();
         let swept = topic.take_swept(&mut writers);
-        if topic.subscribers() >= limit {
+        let refused = if topic.subscribers() >= limit {
+            Some(Refused::Full)
+        } else if allowed() {
+            None
+        } else {
+            Some(Refused::Denied)
+        };
+        if let Some(refused) = refused {
             drop(writers);
             drop(swept);
-            return Err(Refused::Full);
+            return Err(refused);
         }
         let position = writers.take_position(topic.first_chunk());
         topic.chunks_in_use.store(writers.chunks_in_use(), Relaxed);

@@ -73,7 +73,7 @@ fn r3_a_timed_wait_ends_in_time_and_loses_nothing() {
     let publisher = registry.clone();
     let thread = std::thread::spawn(move || publisher.publish("a", 2));
     assert_eq!(subscription.recv_timeout(Duration::MAX), Ok(changed(2)));
-    thread.join().unwrap();
+    let _ = thread.join().unwrap();
     registry.close();
     assert_eq!(
         subscription.recv_timeout(Duration::MAX),

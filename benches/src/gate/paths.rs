@@ -69,7 +69,7 @@ pub const PATHS: &[Path] = &[
             let mut hot = registry.subscribe(&key).expect("there is no cap");
             Box::new(move || {
                 let _keeps = &standing;
-                black_box(registry.publish(&key, black_box(7)));
+                let _ = black_box(registry.publish(&key, black_box(7)));
                 assert_eq!(hot.try_recv(), Ok(Notice::Changed(7)));
             })
         },

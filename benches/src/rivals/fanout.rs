@@ -86,7 +86,7 @@ impl Fanout for Afterwrite {
 
     #[inline]
     fn push(&mut self, value: u64) {
-        self.key.publish(value);
+        let _ = self.key.publish(value);
     }
 
     #[inline]

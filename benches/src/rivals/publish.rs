@@ -85,7 +85,7 @@ impl Publish for AfterwriteKey {
 
     #[inline]
     fn publish(&mut self, value: u64) {
-        self.registry.publish(HOT, value);
+        let _ = self.registry.publish(HOT, value);
     }
 
     #[inline]
@@ -114,7 +114,7 @@ impl Publish for AfterwriteHandle {
 
     #[inline]
     fn publish(&mut self, value: u64) {
-        self.key.publish(value);
+        let _ = self.key.publish(value);
     }
 
     #[inline]
