@@ -88,6 +88,7 @@ mod mailbox;
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod models;
+mod notice;
 mod observer;
 mod registry;
 mod shard;
@@ -110,13 +111,14 @@ pub use gate::{
     Attempt, FollowError, Follower, Gate, Reached, Retry, WaitFor, WaitTimeout, Watermark,
 };
 pub use mailbox::Overflow;
+pub use notice::Notice;
 pub use observer::{DropReason, Expiry, Observer, SkipReason, Timing};
 pub use registry::{Builder, Key, Pinning, Registry, Stats, SubscribeOptions};
 #[cfg(afterwrite_loom)]
 #[doc(hidden)]
 pub use shard::models as shard_models;
 pub use shard::{ShardStats, WaitStrategy};
-pub use subscription::{Closer, Notice, Recv, Subscription, SubscriptionId};
+pub use subscription::{Closer, Iter, Recv, Subscription, SubscriptionId, TryIter};
 #[cfg(afterwrite_loom)]
 #[doc(hidden)]
 pub use sync::parker::models as parker_models;

@@ -7,30 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use futures_core::{FusedStream, Stream};
+use futures_core::{FusedFuture, FusedStream, Stream};
 
 use crate::error::{RecvTimeoutError, TryRecvError};
 use crate::mailbox::Mailbox;
+use crate::notice::Notice;
 use crate::registry::Registration;
 use crate::shard::{Channel, KeyState};
 use crate::sync::Arc;
 use crate::sync::parker::Parker;
 use crate::topic::{Next, Receiver, Tally};
-
-/// What a subscriber gets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Notice<T> {
-    /// The key changed, and the read view shows it.
-    Changed(T),
-    /// Changes were lost: the buffer was full, or they never got as far as a push. Refetch.
-    Missed {
-        /// How many.
-        n: u64,
-        /// Whether the read view shows them. `true` if this subscriber's buffer was full, `false` if a
-        /// queue was, a gate expired or a producer panicked: then a refetch may come too early.
-        visible: bool,
-    },
-}
 
 /// Names a subscription; no other in this process has the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -69,8 +55,39 @@ impl fmt::Display for SubscriptionId {
 /// | [`recv_blocking`](Self::recv_blocking) | blocks | `Some` | `None` |
 /// | [`recv_timeout`](Self::recv_timeout) | blocks, so long | `Ok` | `Err(Ended)` |
 /// | [`try_recv`](Self::try_recv) | not at all | `Ok` | `Err(Ended)` |
+/// | [`iter`](Self::iter), [`try_iter`](Self::try_iter) | blocks, not at all | item | end |
+///
+/// # A receive loop
+///
+/// One that also refetches what it missed, until the end:
+///
+/// ```
+/// use afterwrite::{Notice, Registry};
+///
+/// let registry: Registry<String> = Registry::new()?;
+/// let mut order = registry.subscribe("order/17")?;
+/// # registry.publish("order/17", "paid".to_owned());
+/// # registry.close();
+///
+/// # let mut sent = Vec::new();
+/// # let mut send = |message: String| sent.push(message);
+/// # let fetch = || "read from the view".to_owned();
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// while let Some(notice) = order.recv().await {
+///     match notice {
+///         Notice::Changed(order) => send(order),
+///         // The view shows it: what is fetched now is current.
+///         Notice::Missed { visible: true, .. } => send(fetch()),
+///         // The view may lag still; whatever it shows, a later change brings its own notice.
+///         Notice::Missed { visible: false, .. } => send(fetch()),
+///     }
+/// }
+/// # });
+/// # assert_eq!(sent, ["paid"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping a subscription unsubscribes"]
-pub struct Subscription<T: Clone + Send + 'static> {
+pub struct Subscription<T> {
     receiver: Receiver<T, KeyState<T>>,
     registration: Registration<T>,
     /// What the key had counted when this began.
@@ -78,7 +95,7 @@ pub struct Subscription<T: Clone + Send + 'static> {
     skipped: u64,
 }
 
-impl<T: Clone + Send + 'static> Subscription<T> {
+impl<T> Subscription<T> {
     pub(crate) fn new(receiver: Receiver<T, KeyState<T>>, registration: Registration<T>) -> Self {
         let state = &receiver.topic().attached;
         let coalesced = state.coalesced.load(Relaxed);
@@ -91,6 +108,7 @@ impl<T: Clone + Send + 'static> Subscription<T> {
         }
     }
 
+    #[cfg(all(test, not(afterwrite_loom)))]
     pub(crate) fn receiver(&self) -> &Receiver<T, KeyState<T>> {
         &self.receiver
     }
@@ -122,15 +140,12 @@ impl<T: Clone + Send + 'static> Subscription<T> {
     }
 
     /// Gates of the key that expired silently, since this subscription began
-    /// ([`Expiry::Skip`](crate::Expiry::Skip)).
+    /// ([`Expiry::Skip`](crate::Expiry::Skip)); that of its own first notice among them
+    /// ([`subscribe_gated`](crate::Registry::subscribe_gated)).
     #[must_use]
     pub fn skipped(&self) -> u64 {
-        self.receiver
-            .topic()
-            .attached
-            .skipped
-            .load(Relaxed)
-            .saturating_sub(self.skipped)
+        let now = self.receiver.topic().attached.skipped.load(Relaxed);
+        now.saturating_sub(self.skipped) + u64::from(self.receiver.has_skipped_first())
     }
 
     /// The next notice, if there is one. Wait-free with [`Overflow::DropNewest`](crate::Overflow),
@@ -154,21 +169,48 @@ impl<T: Clone + Send + 'static> Subscription<T> {
     pub fn recv(&mut self) -> Recv<'_, T> {
         Recv {
             subscription: self,
-            waits: false,
+            state: Receiving::Asked,
         }
     }
 
     /// Blocks the thread until the next notice; `None` at the end.
+    ///
+    /// Not for asynchronous code: it holds up the thread.
     pub fn recv_blocking(&mut self) -> Option<Notice<T>> {
         self.block(None).ok()
     }
 
+    /// The notices to come, each waited for as by [`recv_blocking`](Self::recv_blocking), until the end.
+    ///
+    /// ```
+    /// use afterwrite::{Notice, Registry};
+    ///
+    /// let registry: Registry<u64> = Registry::new()?;
+    /// let mut order = registry.subscribe("order/17")?;
+    /// let _ = registry.publish("order/17", 1);
+    /// let _ = registry.publish("order/17", 2);
+    /// registry.close();
+    /// let all: Vec<u64> = order.iter().filter_map(Notice::changed).collect();
+    /// assert_eq!(all, [1, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter(&mut self) -> Iter<'_, T> {
+        Iter { subscription: self }
+    }
+
+    /// The notices that are here, without waiting for more.
+    pub fn try_iter(&mut self) -> TryIter<'_, T> {
+        TryIter { subscription: self }
+    }
+
     /// Blocks the thread until the next notice, for at most this long.
+    ///
+    /// A timeout of zero only looks. One that goes beyond what the clock can represent, such as
+    /// [`Duration::MAX`], is none. Not for asynchronous code: it holds up the thread.
     ///
     /// # Errors
     /// [`RecvTimeoutError`] if none came.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Notice<T>, RecvTimeoutError> {
-        // A time that the clock cannot show never comes.
         self.block(Some(timeout))
     }
 
@@ -178,6 +220,7 @@ impl<T: Clone + Send + 'static> Subscription<T> {
             Err(TryRecvError::Ended) => return Err(RecvTimeoutError::Ended),
             Err(TryRecvError::Empty) => {}
         }
+        // A time that the clock cannot show never comes.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         thread_local! {
             static PARKER: (Parker, Waker) = {
@@ -233,7 +276,29 @@ impl<T: Clone + Send + 'static> Subscription<T> {
         }
     }
 
+    /// Whether nothing is pushed to it any more: it was closed, by whomever, or the registry was. What
+    /// it still has can be received after the latter.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.receiver.mailbox().is_closed() || self.receiver.topic().is_shut()
+    }
+}
+
+impl<T: Clone + Send + 'static> Subscription<T> {
     /// A handle with which any thread can close this subscription.
+    ///
+    /// ```
+    /// use afterwrite::Registry;
+    ///
+    /// let registry: Registry<u64> = Registry::new()?;
+    /// let mut order = registry.subscribe("order/17")?;
+    /// let closer = order.closer();
+    /// let receiver = std::thread::spawn(move || order.recv_blocking());
+    /// closer.close();
+    /// assert_eq!(receiver.join().unwrap(), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use = "dropping a closer closes nothing"]
     pub fn closer(&self) -> Closer {
         Closer {
             ending: std::sync::Arc::new(Ending {
@@ -248,13 +313,13 @@ impl<T: Clone + Send + 'static> Subscription<T> {
     }
 }
 
-impl<T: Clone + Send + 'static> Drop for Subscription<T> {
+impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl<T: Clone + Send + 'static> Stream for Subscription<T> {
+impl<T> Stream for Subscription<T> {
     type Item = Notice<T>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Notice<T>>> {
@@ -262,13 +327,13 @@ impl<T: Clone + Send + 'static> Stream for Subscription<T> {
     }
 }
 
-impl<T: Clone + Send + 'static> FusedStream for Subscription<T> {
+impl<T> FusedStream for Subscription<T> {
     fn is_terminated(&self) -> bool {
         self.receiver.has_ended()
     }
 }
 
-impl<T: Clone + Send + 'static> fmt::Debug for Subscription<T> {
+impl<T> fmt::Debug for Subscription<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
             .field("key", &self.key())
@@ -278,29 +343,90 @@ impl<T: Clone + Send + 'static> fmt::Debug for Subscription<T> {
     }
 }
 
+impl<'a, T> IntoIterator for &'a mut Subscription<T> {
+    type Item = Notice<T>;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
 /// The next notice of a subscription; made by [`Subscription::recv`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are polled"]
-pub struct Recv<'a, T: Clone + Send + 'static> {
+pub struct Recv<'a, T> {
     subscription: &'a mut Subscription<T>,
-    waits: bool,
+    state: Receiving,
 }
 
-impl<T: Clone + Send + 'static> Future for Recv<'_, T> {
+/// How far a [`Recv`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Receiving {
+    /// Nothing of it is in the subscription.
+    Asked,
+    /// Its waker is.
+    Waits,
+    Answered,
+}
+
+impl<T> Future for Recv<'_, T> {
     type Output = Option<Notice<T>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = self.subscription.poll_with(cx.waker());
-        self.waits = polled.is_pending();
+        self.state = if polled.is_pending() {
+            Receiving::Waits
+        } else {
+            Receiving::Answered
+        };
         polled
     }
 }
 
-impl<T: Clone + Send + 'static> Drop for Recv<'_, T> {
+impl<T> FusedFuture for Recv<'_, T> {
+    fn is_terminated(&self) -> bool {
+        self.state == Receiving::Answered
+    }
+}
+
+impl<T> Drop for Recv<'_, T> {
     fn drop(&mut self) {
-        if self.waits {
+        if self.state == Receiving::Waits {
             self.subscription.receiver.forget_waker();
         }
+    }
+}
+
+/// The notices to come; made by [`Subscription::iter`].
+#[derive(Debug)]
+#[must_use = "iterators do nothing unless they are asked"]
+pub struct Iter<'a, T> {
+    subscription: &'a mut Subscription<T>,
+}
+
+impl<T> Iterator for Iter<'_, T> {
+    type Item = Notice<T>;
+
+    fn next(&mut self) -> Option<Notice<T>> {
+        self.subscription.recv_blocking()
+    }
+}
+
+impl<T> std::iter::FusedIterator for Iter<'_, T> {}
+
+/// The notices that are here; made by [`Subscription::try_iter`].
+#[derive(Debug)]
+#[must_use = "iterators do nothing unless they are asked"]
+pub struct TryIter<'a, T> {
+    subscription: &'a mut Subscription<T>,
+}
+
+impl<T> Iterator for TryIter<'_, T> {
+    type Item = Notice<T>;
+
+    fn next(&mut self) -> Option<Notice<T>> {
+        self.subscription.try_recv().ok()
     }
 }
 
@@ -313,6 +439,8 @@ pub struct Closer {
 trait End: Send + Sync {
     fn end(&self);
     fn has_ended(&self) -> bool;
+    fn key(&self) -> &str;
+    fn id(&self) -> SubscriptionId;
 }
 
 struct Ending<T> {
@@ -327,7 +455,15 @@ impl<T: Clone + Send + 'static> End for Ending<T> {
     }
 
     fn has_ended(&self) -> bool {
-        self.mailbox.is_closed()
+        self.mailbox.is_closed() || self.channel.is_shut()
+    }
+
+    fn key(&self) -> &str {
+        self.channel.attached.key()
+    }
+
+    fn id(&self) -> SubscriptionId {
+        self.registration.id
     }
 }
 
@@ -340,16 +476,31 @@ impl Closer {
         self.ending.end();
     }
 
-    /// Whether the subscription was closed, by whomever.
+    /// Whether nothing is pushed to the subscription any more: it was closed or dropped, by whomever, or
+    /// the registry was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.ending.has_ended()
+    }
+
+    /// The subscription's key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.ending.key()
+    }
+
+    /// The subscription's name.
+    #[must_use]
+    pub fn id(&self) -> SubscriptionId {
+        self.ending.id()
     }
 }
 
 impl fmt::Debug for Closer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Closer")
+            .field("key", &self.key())
+            .field("id", &self.id())
             .field("closed", &self.is_closed())
             .finish()
     }

@@ -24,6 +24,34 @@ impl Attempt {
         }
     }
 
+    /// An attempt that belongs to no registry, to test a producer with.
+    ///
+    /// ```
+    /// use afterwrite::Attempt;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let producer = |attempt: &Attempt| (attempt.number() > 1).then_some("shown");
+    /// let deadline = Instant::now() + Duration::from_secs(5);
+    /// assert_eq!(producer(&Attempt::detached(1, deadline)), None);
+    /// assert_eq!(producer(&Attempt::detached(2, deadline)), Some("shown"));
+    /// ```
+    #[must_use]
+    pub fn detached(number: u32, deadline: Instant) -> Self {
+        Self {
+            number,
+            budget: Duration::ZERO,
+            deadline: OnceCell::from(deadline),
+            cancelled: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// This attempt as a closing registry shows it, to test a producer with.
+    #[must_use]
+    pub fn cancelled(mut self) -> Self {
+        self.cancelled = Arc::new(AtomicBool::new(true));
+        self
+    }
+
     /// Makes this the attempt of another gate or number.
     #[inline]
     pub(crate) fn set(&mut self, number: u32, budget: Duration, deadline: Option<Instant>) {
@@ -43,8 +71,8 @@ impl Attempt {
         self.number
     }
 
-    /// When the gate's budget ends. On the first attempt the budget starts with this call, or when
-    /// the read ends.
+    /// When the gate's budget ends. On the first attempt of a synchronous producer the budget starts with
+    /// this call, or else when the read ends (see [`Retry`](crate::Retry)).
     #[must_use]
     pub fn deadline(&self) -> Instant {
         *self.deadline.get_or_init(|| {

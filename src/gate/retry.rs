@@ -5,7 +5,8 @@
 //! So a schedule can be tested to the millisecond without waiting for one.
 //!
 //! All times count from the **first read**, not from the submit: a gate that queued behind others
-//! has its whole budget still.
+//! has its whole budget still. A first read that answers at once costs no look at a clock, so the time
+//! of a synchronous one is taken when it has answered `None`; see [`Retry`].
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,12 @@ const DEFAULT_BUDGET: Duration = Duration::from_millis(5_200);
 
 /// How often a gate asks the read view, and for how long.
 ///
-/// The budget starts with the first read. A gate reads for the last time *before* its
-/// [`deadline`](Self::deadline) and expires *at* it: a read that is under way may use what is left.
+/// The budget starts with the first read: when an asynchronous one begins, when a synchronous one has
+/// answered `None`, or when it asks for [`Attempt::deadline`](crate::Attempt::deadline). (The clock is
+/// not read for a gate that is open at once: so the time that a synchronous first read takes, unless it
+/// asks, comes on top of the budget.) A gate reads for the last time *before* its
+/// [`deadline`](Self::deadline) and expires *at* it: a read that is under way may use what is left, and
+/// a synchronous one may overrun.
 ///
 /// | policy | reads after the first | expires after |
 /// |---|---|---|

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_core::FusedFuture;
+
 use super::{Reached, Registration};
 use crate::sync::parker::Parker;
 
@@ -19,6 +21,7 @@ use crate::sync::parker::Parker;
 pub struct WaitFor {
     reached: Reached,
     registration: Option<Registration>,
+    answered: bool,
 }
 
 impl WaitFor {
@@ -26,6 +29,7 @@ impl WaitFor {
         Self {
             reached,
             registration: None,
+            answered: false,
         }
     }
 }
@@ -47,7 +51,14 @@ impl Future for WaitFor {
             return Poll::Pending;
         }
         this.registration = None;
+        this.answered = true;
         Poll::Ready(())
+    }
+}
+
+impl FusedFuture for WaitFor {
+    fn is_terminated(&self) -> bool {
+        self.answered
     }
 }
 
