@@ -22,7 +22,11 @@ enum Entry {
 pub enum What {
     Push(u64),
     Lose,
-    First(usize, u64),
+    /// So many submits that were refused, told by the newest one's gate.
+    LoseRefused(u64),
+    /// Expires in silence.
+    Skip,
+    First(usize, Option<u64>),
 }
 
 /// What a receive should answer.
@@ -48,12 +52,38 @@ struct Subscriber {
     unread: VecDeque<Entry>,
     closed: bool,
     sent: u64,
+    /// Gates that were merged or skipped meanwhile.
+    aside: u64,
 }
 
 /// The gates of a key, as long as somebody subscribes to it; then they are for nobody.
 #[derive(Default)]
 struct Lane {
     gates: VecDeque<(u64, What)>,
+    /// The newest refused gate's position, and how many were refused, while another one waits.
+    refused: Option<(u64, u64)>,
+}
+
+impl Lane {
+    /// Takes the head, if it is open. What was refused meanwhile takes the place of a refusal.
+    fn let_go(&mut self, position: u64) -> Option<What> {
+        let &(opens, what) = self.gates.front()?;
+        if opens > position {
+            return None;
+        }
+        self.gates.pop_front();
+        if let What::LoseRefused(_) = what
+            && let Some((opens, lost)) = self.refused.take()
+        {
+            self.gates.push_back((opens, What::LoseRefused(lost)));
+        }
+        Some(what)
+    }
+
+    fn is_refusing(&self) -> bool {
+        let refusal = |gate: &(u64, What)| matches!(gate.1, What::LoseRefused(_));
+        self.gates.iter().any(refusal)
+    }
 }
 
 pub struct Model {
@@ -61,13 +91,15 @@ pub struct Model {
     lanes: Vec<Lane>,
     orphans: Vec<Lane>,
     next: usize,
+    coalesce: bool,
     pub position: u64,
     pub closed: bool,
 }
 
 impl Model {
-    pub fn new(keys: usize) -> Self {
+    pub fn new(keys: usize, coalesce: bool) -> Self {
         Self {
+            coalesce,
             subscribers: Vec::new(),
             lanes: (0..keys).map(|_| Lane::default()).collect(),
             orphans: Vec::new(),
@@ -89,9 +121,21 @@ impl Model {
         lanes.map(|lane| lane.gates.len()).sum()
     }
 
+    /// How many of a key's places for gates are taken.
+    pub fn pending(&self, key: usize) -> usize {
+        let with_place = |gate: &&(u64, What)| !matches!(gate.1, What::LoseRefused(_));
+        self.lanes[key].gates.iter().filter(with_place).count()
+    }
+
     /// How much was sent to a subscriber.
     pub fn sent(&self, index: usize) -> u64 {
         self.subscribers[index].sent
+    }
+
+    /// How many gates were merged or skipped under a subscriber; `None` once it is closed.
+    pub fn aside(&self, index: usize) -> Option<u64> {
+        let subscriber = &self.subscribers[index];
+        (!subscriber.closed).then_some(subscriber.aside)
     }
 
     pub fn subscribe(&mut self, key: usize, overflow: Overflow, capacity: usize) -> usize {
@@ -108,6 +152,7 @@ impl Model {
             unread: VecDeque::new(),
             closed: false,
             sent: 0,
+            aside: 0,
         });
         self.next
     }
@@ -127,30 +172,43 @@ impl Model {
 
     /// Pushes, and says how many it reached.
     pub fn push(&mut self, key: usize, value: u64) -> usize {
-        let live = |s: &&mut Subscriber| s.key == key && !s.closed;
         let mut reached = 0;
-        for subscriber in self.subscribers.iter_mut().filter(live) {
+        for subscriber in self.of(key) {
             reached += usize::from(subscriber.push(value));
         }
         reached
     }
 
-    fn act(&mut self, key: Option<usize>, what: What) {
-        match (what, key) {
-            (What::Push(value), Some(key)) => {
+    fn act(&mut self, key: usize, what: What) {
+        match what {
+            What::Push(value) => {
                 self.push(key, value);
             }
-            (What::Lose, Some(key)) => {
-                for subscriber in &mut self.subscribers {
-                    if subscriber.key == key && !subscriber.closed {
-                        subscriber.sent += 1;
-                        subscriber.unread.push_back(Entry::Lost { seen: false });
-                    }
-                }
-            }
-            (What::First(id, value), _) => self.first(id, Some(value)),
-            (_, None) => {}
+            What::Lose => self.lose(key, 1),
+            What::LoseRefused(lost) => self.lose(key, lost),
+            What::Skip => self.set_aside(key),
+            What::First(id, value) => self.first(id, value),
         }
+    }
+
+    fn lose(&mut self, key: usize, lost: u64) {
+        for subscriber in self.of(key) {
+            subscriber.sent += lost;
+            for _ in 0..lost {
+                subscriber.unread.push_back(Entry::Lost { seen: false });
+            }
+        }
+    }
+
+    fn set_aside(&mut self, key: usize) {
+        for subscriber in self.of(key) {
+            subscriber.aside += 1;
+        }
+    }
+
+    fn of(&mut self, key: usize) -> impl Iterator<Item = &mut Subscriber> {
+        let live = move |s: &&mut Subscriber| s.key == key && !s.closed;
+        self.subscribers.iter_mut().filter(live)
     }
 
     fn first(&mut self, id: usize, value: Option<u64>) {
@@ -162,7 +220,32 @@ impl Model {
 
     /// A gate arrives that opens at a position.
     pub fn gate(&mut self, key: usize, position: u64, what: What) {
-        self.lanes[key].gates.push_back((position, what));
+        let now = self.position;
+        let gates = &mut self.lanes[key].gates;
+        let merges = self.coalesce && !matches!(what, What::First(..)) && gates.len() > 1;
+        match gates.back_mut() {
+            Some((opens, last))
+                if merges && !matches!(last, What::First(..) | What::LoseRefused(_)) =>
+            {
+                // The newest gate, and of two that wait the higher position.
+                let later = if position > now { *opens } else { 0 };
+                (*opens, *last) = (position.max(later), what);
+                self.set_aside(key);
+            }
+            _ => gates.push_back((position, what)),
+        }
+        self.run();
+    }
+
+    /// A gate is refused: one of a key waits in its lane, the newest for all others beside it.
+    pub fn refuse(&mut self, key: usize, position: u64) {
+        let lane = &mut self.lanes[key];
+        if lane.is_refusing() {
+            let lost = lane.refused.map_or(0, |refused| refused.1);
+            lane.refused = Some((position, lost + 1));
+        } else {
+            lane.gates.push_back((position, What::LoseRefused(1)));
+        }
         self.run();
     }
 
@@ -173,17 +256,12 @@ impl Model {
 
     fn run(&mut self) {
         for key in 0..self.lanes.len() {
-            while let Some(&(position, what)) = self.lanes[key].gates.front()
-                && position <= self.position
-            {
-                self.lanes[key].gates.pop_front();
-                self.act(Some(key), what);
+            while let Some(what) = self.lanes[key].let_go(self.position) {
+                self.act(key, what);
             }
         }
         for lane in &mut self.orphans {
-            while lane.gates.front().is_some_and(|g| g.0 <= self.position) {
-                lane.gates.pop_front();
-            }
+            while lane.let_go(self.position).is_some() {}
         }
     }
 
@@ -191,13 +269,16 @@ impl Model {
     pub fn close(&mut self) {
         self.closed = true;
         for key in 0..self.lanes.len() {
-            for (position, what) in std::mem::take(&mut self.lanes[key].gates) {
+            let lane = std::mem::take(&mut self.lanes[key]);
+            for (position, what) in lane.gates {
                 match what {
-                    _ if position <= self.position => self.act(Some(key), what),
+                    _ if position <= self.position => self.act(key, what),
                     What::First(id, _) => self.first(id, None),
-                    _ => self.act(Some(key), What::Lose),
+                    What::LoseRefused(lost) => self.lose(key, lost),
+                    _ => self.lose(key, 1),
                 }
             }
+            self.lose(key, lane.refused.map_or(0, |refused| refused.1));
         }
         self.orphans.clear();
     }

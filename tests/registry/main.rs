@@ -1,7 +1,10 @@
 //! The registry's promises, one or more tests for each line of the contract, named after it.
 
+mod budget;
+mod caps;
 mod close;
 mod gates;
+mod handles;
 mod hostile;
 mod losses;
 mod observe;
@@ -14,4 +17,5 @@ mod settings;
 mod stress;
 mod subscribe;
 mod support;
+mod told;
 mod watermark;

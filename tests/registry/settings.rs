@@ -4,13 +4,13 @@ use afterwrite::{BuildError, Builder, Expiry, Overflow, Pinning, Registry, Retry
 
 use crate::support::*;
 
-fn build(with: impl FnOnce(Builder) -> Builder) -> Result<Registry<u64>, BuildError> {
+fn build(with: impl FnOnce(Builder<u64>) -> Builder<u64>) -> Result<Registry<u64>, BuildError> {
     with(Registry::builder()).build()
 }
 
 #[test]
 fn r21_nonsense_sizes_are_typed_errors() {
-    type Set = fn(Builder, usize) -> Builder;
+    type Set = fn(Builder<u64>, usize) -> Builder<u64>;
     let sizes: [(&str, Set, usize); 8] = [
         ("workers", Builder::workers, 1024),
         ("queue_capacity", Builder::queue_capacity, 1 << 20),
@@ -73,6 +73,72 @@ fn r21_a_core_that_does_not_exist_is_an_error() {
         other => panic!("{other:?}"),
     }
     assert!(pinned(Vec::new()).is_ok());
+}
+
+/// Where each shard may run, by its own word. Nothing outside Linux.
+fn cores_of_shards(pinning: Pinning, workers: usize) -> Vec<Vec<usize>> {
+    let registry = build(|b| b.workers(workers).pinning(pinning)).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut cores = vec![None; workers];
+    let mut n = 0;
+    while cores.iter().any(Option::is_none) {
+        // Keys, until each shard has had one.
+        n += 1;
+        let key = format!("k{n}");
+        let _subscription = registry.subscribe(&key).unwrap();
+        let tell = tell.clone();
+        queued(registry.submit(&key, move |_| {
+            let thread = std::thread::current();
+            let shard = thread
+                .name()
+                .and_then(|name| name.strip_prefix("afterwrite-"));
+            let shard: usize = shard.and_then(|n| n.parse().ok()).expect("a shard's name");
+            let allowed = core_affinity::get_core_ids().unwrap();
+            let allowed: Vec<usize> = allowed.iter().map(|core| core.id).collect();
+            tell.send((shard, allowed)).unwrap();
+            Some(0)
+        }));
+        let (shard, allowed) = told.recv_timeout(SOON).unwrap();
+        cores[shard] = Some(allowed);
+    }
+    cores.into_iter().flatten().collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn r21_pinning_gives_each_shard_a_core_if_there_are_more_cores_than_shards() {
+    let usable: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap()
+        .iter()
+        .map(|core| core.id)
+        .collect();
+    // As many shards as cores, or more: none is pinned.
+    for workers in [usable.len(), usable.len() + 1] {
+        for cores in cores_of_shards(Pinning::Auto, workers) {
+            assert_eq!(cores, usable);
+        }
+    }
+    // One core is left over: each shard has one of its own.
+    if usable.len() > 1 {
+        let workers = usable.len() - 1;
+        let mut pinned = Vec::new();
+        for cores in cores_of_shards(Pinning::Auto, workers) {
+            assert_eq!(cores.len(), 1, "{cores:?}");
+            pinned.extend(cores);
+        }
+        pinned.sort_unstable();
+        pinned.dedup();
+        assert_eq!(pinned.len(), workers);
+    }
+    // Cores that are named, from the front again; none at all is off.
+    let first = vec![usable[0]];
+    assert_eq!(
+        cores_of_shards(Pinning::Cores(first.clone()), 2),
+        [first.clone(), first]
+    );
+    for off in [Pinning::Off, Pinning::Cores(Vec::new())] {
+        assert_eq!(cores_of_shards(off, 1), [usable.clone()]);
+    }
 }
 
 #[test]

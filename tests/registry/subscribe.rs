@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use afterwrite::{
-    Gate, KeyError, Overflow, Published, Registry, Retry, Submitted, SubscribeError,
+    Cap, Gate, KeyError, Overflow, Published, Registry, Retry, Submitted, SubscribeError,
     SubscribeOptions, TryRecvError, Watermark,
 };
 
@@ -35,16 +35,25 @@ fn r1_each_refusal_has_its_reason_and_leaves_nothing() {
     kept.push(registry.subscribe("12345678").unwrap());
     assert_eq!(
         registry.subscribe("12345678").unwrap_err(),
-        SubscribeError::Full { limit: 2 }
+        SubscribeError::Full {
+            cap: Cap::Key,
+            limit: 2
+        }
     );
     kept.push(registry.subscribe("b").unwrap());
     assert_eq!(
         registry.subscribe("c").unwrap_err(),
-        SubscribeError::Full { limit: 3 }
+        SubscribeError::Full {
+            cap: Cap::Registry,
+            limit: 3
+        }
     );
     assert_eq!(
         registry.subscribe_gated("c", |_| Some(1)).unwrap_err(),
-        SubscribeError::Full { limit: 3 }
+        SubscribeError::Full {
+            cap: Cap::Registry,
+            limit: 3
+        }
     );
     // A key that is wrong is wrong, full or not.
     assert_eq!(
@@ -290,7 +299,7 @@ fn r17_a_gated_subscription_begins_with_its_own_notice_in_key_order() {
     let mut other = registry.subscribe("a").unwrap();
     queued(registry.submit_at("a", view.reached(1), 1));
     let mut gated = registry
-        .subscribe_gate(
+        .subscribe_gated_with(
             "a",
             SubscribeOptions::new(),
             Gate::reached(view.reached(2), 100),
@@ -321,7 +330,7 @@ fn r17_what_was_lost_before_the_first_notice_is_told_before_it() {
         let options = SubscribeOptions::new().overflow(overflow);
         let mut other = registry.subscribe("a").unwrap();
         let mut gated = registry
-            .subscribe_gate("a", options, Gate::reached(view.reached(1), 100))
+            .subscribe_gated_with("a", options, Gate::reached(view.reached(1), 100))
             .unwrap();
         until("the first waits", || waiting(&registry) == 1);
         // A producer that panics is a loss of the key, before or after the first notice's gate
@@ -339,7 +348,7 @@ fn r17_what_was_lost_before_the_first_notice_is_told_before_it() {
             (failing.get() == 1).then(|| panic!("on purpose"))
         }));
         let mut gated = registry
-            .subscribe_gate("a", options, Gate::reached(first.reached(1), 100))
+            .subscribe_gated_with("a", options, Gate::reached(first.reached(1), 100))
             .unwrap();
         first.advance(1);
         before.advance(1);

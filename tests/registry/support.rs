@@ -225,6 +225,7 @@ pub(crate) enum Event {
     Skipped(String, SkipReason),
     Dropped(String, DropReason),
     Full(String, usize),
+    PayloadPanicked(String, usize),
     Subscribed(String, SubscriptionId),
     Unsubscribed(String, SubscriptionId),
 }
@@ -274,6 +275,10 @@ impl Observer for Notes {
 
     fn channel_full(&self, key: &str, n: usize) {
         self.note(Event::Full(key.into(), n));
+    }
+
+    fn payload_panicked(&self, key: &str, n: usize) {
+        self.note(Event::PayloadPanicked(key.into(), n));
     }
 
     fn subscribed(&self, key: &str, id: SubscriptionId) {
