@@ -39,7 +39,7 @@ fn plain(server: &NatsServer) -> NatsBus {
     connect(server, "cache-plain", "p")
 }
 
-fn subscribe(bus: &NatsBus, pattern: &str, recorder: &Recorder) -> afterwrite::bus::Subscription {
+fn subscribe(bus: &NatsBus, pattern: &str, recorder: &Recorder) -> afterwrite::bus::Interest {
     let pattern = Pattern::new(pattern).expect("a valid pattern");
     bus.subscribe(&pattern, recorder.inbox())
         .expect("subscribed")

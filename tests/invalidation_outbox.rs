@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use afterwrite::bus::{
-    Bus, Delivery, Event, Inbox, LocalBus, PublishError, Publisher, Status, SubscribeError,
-    Interest,
+    Bus, Delivery, Event, Inbox, Interest, LocalBus, PublishError, Publisher, Status,
+    SubscribeError,
 };
 use afterwrite::invalidation::caches::BoundedMap;
 use afterwrite::invalidation::coherent::{Builder, Coherent, Loaded};
