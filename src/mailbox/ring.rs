@@ -101,8 +101,7 @@ pub(super) unsafe fn init<T>(header: NonNull<Header>, capacity: u16) {
         // SAFETY: within the allocation.
         unsafe {
             stamp_ptr(header, index).write(AtomicU32::new(Stamp::EMPTY));
-            // Of the payloads' memory nothing is written; but the models keep accounts of their cells.
-            #[cfg(afterwrite_loom)]
+            // Nothing is written there, save in models, which keep accounts of their cells.
             payload_ptr::<T>(header, index).write(UnsafeCell::new(MaybeUninit::uninit()));
         }
     }
@@ -135,7 +134,6 @@ pub(super) unsafe fn deinit<T>(header: NonNull<Header>, capacity: u16) {
         // SAFETY: within the allocation; initialised by `init`. Neither has a drop, save in models.
         unsafe {
             stamp_ptr(header, index).drop_in_place();
-            #[cfg(afterwrite_loom)]
             payload_ptr::<T>(header, index).drop_in_place();
         }
     }
@@ -245,8 +243,8 @@ impl Place {
     /// # Safety
     /// The caller is the receiver of this ring, alive, and this its place.
     pub(crate) unsafe fn oldest(&self, header: NonNull<Header>) -> Option<Found> {
-        // SAFETY: indices are below the capacity.
         let look = |at: At| {
+            // SAFETY: indices are below the capacity.
             let word = unsafe { stamp(header, at.index()) }.load(order::stamp_take());
             Stamp::from_slot(word)
         };
