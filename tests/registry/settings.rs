@@ -137,7 +137,7 @@ fn r21_pinning_gives_each_shard_a_core_if_there_are_more_cores_than_shards() {
         [first.clone(), first]
     );
     for off in [Pinning::Off, Pinning::Cores(Vec::new())] {
-        assert_eq!(cores_of_shards(off, 1), [usable.clone()]);
+        assert_eq!(cores_of_shards(off, 1), std::slice::from_ref(&usable));
     }
 }
 
