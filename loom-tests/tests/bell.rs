@@ -26,7 +26,7 @@ fn a_ring_against_a_shard_about_to_sleep() {
             })
         };
         while !bell.take() {
-            bell.sleep();
+            bell.wait();
         }
         assert_eq!(work.load(Relaxed), 1);
         ringer.join().unwrap();
@@ -51,7 +51,7 @@ fn two_rings_against_a_shard_about_to_sleep() {
             if bell.take() {
                 seen = work.load(Relaxed);
             } else {
-                bell.sleep();
+                bell.wait();
             }
         }
         for ringer in ringers {

@@ -50,7 +50,7 @@ impl Bell {
     }
 
     /// Sleeps until somebody rings.
-    pub fn sleep(&self) {
+    pub fn wait(&self) {
         self.0.sleep(None);
     }
 }
