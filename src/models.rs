@@ -99,7 +99,7 @@ impl<T: Clone> Topic<T> {
     pub fn subscribe(&self, overflow: Overflow, capacity: u16) -> Option<Receiver<T>> {
         match topic::Topic::subscribe(&self.0, overflow, capacity, usize::MAX) {
             Ok(receiver) => Some(Receiver(receiver)),
-            Err(Refused::Shut | Refused::Full) => None,
+            Err(Refused::Shut | Refused::Full | Refused::Denied) => None,
         }
     }
 

@@ -382,6 +382,7 @@ impl<T> Builder<T> {
                     index,
                     self.queue_capacity,
                     self.pending_capacity,
+                    settings.clone(),
                 ))
             })
             .collect();

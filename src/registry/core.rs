@@ -402,8 +402,19 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     pub(crate) fn publish(&self, key: &str, payload: T) -> Published {
+        if self.settings.observer.watches() {
+            self.publish_by_key::<true>(key, payload)
+        } else {
+            self.publish_by_key::<false>(key, payload)
+        }
+    }
+
+    /// `WATCHED`: there is an observer. Asked once, before the push, so that nothing is carried
+    /// through it for an observer that is not there.
+    #[inline(always)]
+    fn publish_by_key<const WATCHED: bool>(&self, key: &str, payload: T) -> Published {
         let hash = self.hasher.hash(key);
-        let began = self.settings.observer.time();
+        let began = self.time::<WATCHED>();
         let mut payload = Some(payload);
         let mut found = None;
         let pushed = self.directory.get(hash, key, |channel| {
@@ -419,8 +430,10 @@ impl<T: Clone + Send + 'static> Core<T> {
             None
         });
         match (pushed, found, payload) {
-            (Some(Some(pushed)), _, _) => self.published(key, pushed, began),
-            (_, Some(channel), Some(payload)) => self.publish_to(&channel, payload),
+            (Some(Some(pushed)), _, _) => self.published::<WATCHED>(key, pushed, began),
+            (_, Some(channel), Some(payload)) => {
+                self.publish_or_hand_over::<WATCHED>(&channel, payload)
+            }
             _ if self.is_closing() => Published::Closed,
             _ => Published::Reached(0),
         }
@@ -439,17 +452,48 @@ impl<T: Clone + Send + 'static> Core<T> {
         }
     }
 
-    #[inline]
-    fn published(&self, key: &str, pushed: Pushed, began: Option<Instant>) -> Published {
-        let timing = began.map(|began| Timing::new(Duration::ZERO, began.elapsed(), 0));
-        self.settings.observer.pushed(key, pushed, timing);
+    /// The time, if there is an observer, and it wants it.
+    #[inline(always)]
+    fn time<const WATCHED: bool>(&self) -> Option<Instant> {
+        if WATCHED {
+            self.settings.observer.time()
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    fn published<const WATCHED: bool>(
+        &self,
+        key: &str,
+        pushed: Pushed,
+        began: Option<Instant>,
+    ) -> Published {
+        if WATCHED {
+            let timing = began.map(|began| Timing::new(Duration::ZERO, began.elapsed(), 0));
+            self.settings.observer.pushed(key, pushed, timing);
+        }
         Published::Reached(pushed.reached as usize)
     }
 
+    #[inline]
     pub(crate) fn publish_to(&self, channel: &Arc<Channel<T>>, payload: T) -> Published {
-        let began = self.settings.observer.time();
+        if self.settings.observer.watches() {
+            self.publish_or_hand_over::<true>(channel, payload)
+        } else {
+            self.publish_or_hand_over::<false>(channel, payload)
+        }
+    }
+
+    #[inline(always)]
+    fn publish_or_hand_over<const WATCHED: bool>(
+        &self,
+        channel: &Arc<Channel<T>>,
+        payload: T,
+    ) -> Published {
+        let began = self.time::<WATCHED>();
         match Self::push_now(channel, payload) {
-            Ok(pushed) => self.published(channel.attached.key(), pushed, began),
+            Ok(pushed) => self.published::<WATCHED>(channel.attached.key(), pushed, began),
             Err(payload) => self.hand_over_published(channel, payload),
         }
     }

@@ -156,6 +156,10 @@ impl<T> Attached for KeyState<T> {
     fn turn_is_free(&self) {
         self.shard.bell.ring(super::bell::TURN);
     }
+
+    fn payloads_panicked(&self, n: u32) {
+        self.shard.settings.observer.payload_panicked(&self.key, n);
+    }
 }
 
 impl<T> Keyed for Channel<T> {
@@ -180,7 +184,7 @@ mod tests {
     #[test]
     fn r12_a_gate_that_is_refused_takes_no_place_of_others() {
         let hash = Hasher::with_seed(1).hash("a");
-        let inbox = Arc::new(Inbox::new(0, 1, 1));
+        let inbox = Arc::new(Inbox::new(0, 1, 1, Arc::default()));
         let state: KeyState<u8> = KeyState::new("a", hash, inbox);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {

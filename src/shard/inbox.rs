@@ -25,6 +25,7 @@ use super::channel::Channel;
 use super::faults::{NO_LOOK_AFTER_HAND_OVER, planted};
 use super::job::{Job, Message, Refusal};
 use super::ready::ReadyList;
+use super::settings::Settings;
 use crate::sync::queue::{List, Queue};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering::Relaxed, panics};
 
@@ -58,6 +59,7 @@ pub(crate) struct Inbox<T> {
     finished: AtomicBool,
     stranded: Mutex<Vec<Job<T>>>,
     pub(crate) counts: Counts,
+    pub(super) settings: Arc<Settings>,
 }
 
 /// What a shard has done; written by its thread alone, but for `refused`.
@@ -103,7 +105,12 @@ pub(crate) enum NotTaken<T> {
 }
 
 impl<T> Inbox<T> {
-    pub(crate) fn new(index: usize, queue_capacity: usize, pending_capacity: usize) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        queue_capacity: usize,
+        pending_capacity: usize,
+        settings: Arc<Settings>,
+    ) -> Self {
         let bell = Arc::new(Bell::new());
         Self {
             index,
@@ -117,6 +124,7 @@ impl<T> Inbox<T> {
             finished: AtomicBool::new(false),
             stranded: Mutex::new(Vec::new()),
             counts: Counts::default(),
+            settings,
         }
     }
 

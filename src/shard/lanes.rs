@@ -10,7 +10,7 @@ use super::job::Delivery;
 use crate::mailbox::Mailbox;
 use crate::observer::Timing;
 use crate::sync::{Arc, Ordering::Relaxed, order, panics};
-use crate::topic::{Busy, Pushed, Walk};
+use crate::topic::{Attached, Busy, Pushed, Walk};
 
 /// Gates that one visit of a lane lets go, before other keys have their turn.
 const VISIT: usize = 16;
@@ -207,6 +207,9 @@ impl<T: Clone + Send + 'static> Engine<T> {
                     published: gate.published,
                 };
                 self.account_push(&channel, pushed, &meta, began);
+                if pushed.panicked > 0 {
+                    channel.attached.payloads_panicked(pushed.panicked);
+                }
             }
         }
         self.settle_head(id);

@@ -159,7 +159,7 @@ fn core<T: Clone + Send + 'static>(queue_capacity: usize) -> (Arc<Core<T>>, Shar
         buffer: 4,
         overflow: Overflow::DropNewest,
     };
-    let inbox = Arc::new(Inbox::new(0, queue_capacity, 64));
+    let inbox = Arc::new(Inbox::new(0, queue_capacity, 64, settings.clone()));
     let shards: Box<[_]> = Box::new([inbox.clone()]);
     let core = Arc::new(Core::new(hasher(), shards, settings.clone(), limits));
     core.shard_starts();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Shared by the front door and every shard.
+#[cfg_attr(all(test, not(afterwrite_loom)), derive(Default))]
 pub(crate) struct Settings {
     pub(crate) retry: Retry,
     pub(crate) expiry: Expiry,
@@ -86,23 +87,25 @@ impl Watched {
         }
     }
 
+    /// Whether there is one.
+    #[inline(always)]
+    pub(crate) fn watches(&self) -> bool {
+        self.observer.is_some()
+    }
+
     /// A push came to its end.
     #[inline(always)]
     pub(crate) fn pushed(&self, key: &str, pushed: Pushed, timing: Option<Timing>) {
         if self.observer.is_some() {
             self.tell(|o| o.pushed(key, pushed.reached as usize, timing));
-            let full = pushed.full + pushed.evicted;
-            if full > 0 {
-                self.tell(|o| o.channel_full(key, full as usize));
+            if pushed.full > 0 {
+                self.tell(|o| o.channel_full(key, pushed.full as usize));
             }
-        }
-        if pushed.panicked > 0 {
-            self.payload_panicked(key, pushed.panicked);
         }
     }
 
     #[cold]
-    fn payload_panicked(&self, key: &str, n: u32) {
+    pub(crate) fn payload_panicked(&self, key: &str, n: u32) {
         self.panicked_payloads.fetch_add(u64::from(n), Relaxed);
         tracing::error!(key, n, "a payload panicked while it was pushed");
         self.tell(|o| o.payload_panicked(key, n as usize));

@@ -74,6 +74,11 @@ pub(crate) use receiver::{Next, Receiver};
 pub(crate) trait Attached {
     /// The turn, which the shard asked for, is free.
     fn turn_is_free(&self) {}
+
+    /// In a push that is over, so many payloads panicked.
+    fn payloads_panicked(&self, n: u32) {
+        let _ = n;
+    }
 }
 
 impl Attached for () {}

@@ -39,10 +39,8 @@ impl<T> Busy<T> {
 pub(crate) struct Pushed {
     /// Subscribers that got the payload.
     pub(crate) reached: u32,
-    /// Subscribers whose buffer was full, and who did not get it.
+    /// Subscribers whose buffer was full: they did not get it, or lost their oldest payload for it.
     pub(crate) full: u32,
-    /// Subscribers whose buffer was full, and who lost the oldest payload for it.
-    pub(crate) evicted: u32,
     /// Subscribers for whom the payload's clone (or an evicted payload's drop) panicked.
     pub(crate) panicked: u32,
 }
@@ -103,7 +101,11 @@ impl<T, A: Attached> Topic<T, A> {
         };
         let mut walk = Walk::holding(self, ticket, payload);
         while !walk.step(u32::MAX) {}
-        Ok(walk.finish())
+        let pushed = walk.finish();
+        if pushed.panicked > 0 {
+            self.attached.payloads_panicked(pushed.panicked);
+        }
+        Ok(pushed)
     }
 
     /// Takes the turn for a push, whose ticket it returns, or tells why it cannot.
@@ -361,7 +363,7 @@ where
         false
     }
 
-    /// Wakes those who sleep and gives the turn back.
+    /// Wakes those who sleep and gives the turn back. Panics are the caller's to report.
     #[inline(always)]
     pub(crate) fn finish(self) -> Pushed {
         self.cursor.pushed
@@ -458,7 +460,7 @@ const FAR: u32 = if cfg!(afterwrite_loom) { 1 } else { 32 };
 struct Visit<'a> {
     cursor: &'a mut Cursor,
     unvisited: u64,
-    /// Entries visited without a panic, and those of them that were full.
+    /// Entries visited without a panic, and those of them that were full and took nothing.
     visited: u32,
     full: u32,
 }
@@ -502,7 +504,7 @@ impl<'a> Visit<'a> {
             let lost = topic.lost.load(Relaxed);
             // SAFETY: as above.
             let evicted = unsafe { entry.replace(self.cursor.ticket, lost, payload) };
-            self.cursor.pushed.evicted += u32::from(evicted);
+            self.cursor.pushed.full += u32::from(evicted);
         } else {
             // SAFETY: as above.
             match unsafe { entry.vacant() } {

@@ -19,9 +19,10 @@ fn r1_who_is_refused_by_key_takes_no_place_of_the_registry() {
         cap: Cap::Key,
         limit: 2,
     };
+    let (begun, done) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let refused = scope.spawn(|| {
-            for _ in 0..20_000 {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
                 match registry.subscribe("k") {
                     Err(error) if error == full => {}
                     // The other thread has the last place just now: that is no fault of the key's.
@@ -31,11 +32,13 @@ fn r1_who_is_refused_by_key_takes_no_place_of_the_registry() {
                     }) => {}
                     other => panic!("{other:?}"),
                 }
+                begun.store(true, Relaxed);
             }
         });
-        while !refused.is_finished() {
-            drop(registry.subscribe("c").expect("one place is always free"));
-        }
+        until("the other is under way", || begun.load(Relaxed));
+        let refused = (0..100_000).find_map(|_| registry.subscribe("c").err());
+        done.store(true, Relaxed);
+        assert_eq!(refused, None, "one place is always free");
     });
     let stats = registry.stats();
     assert_eq!((stats.subscribers, stats.keys), (2, 1));
@@ -93,7 +96,7 @@ fn r12_jobs_without_a_place_are_never_counted() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for _ in 0..300 {
+            for _ in 0..5_000 {
                 let large = (0..300).map(|_| ("a", Gate::read(|_| Some(1))));
                 assert_eq!(registry.submit_batch(large).closed, 0);
             }
