@@ -551,10 +551,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
             self.cancel_lane(lane);
         }
         for message in messages.drain(..) {
-            let jobs = match message {
-                Message::One(job) => vec![job],
-                Message::Many(jobs) => jobs,
-            };
+            let jobs = message.into_jobs();
             self.inbox.taken(jobs.len());
             for job in jobs {
                 self.counts().jobs.add(1);

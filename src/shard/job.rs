@@ -66,6 +66,16 @@ pub(crate) enum Message<T> {
     Many(Vec<Job<T>>),
 }
 
+impl<T> Message<T> {
+    /// All the jobs in it, in order.
+    pub(super) fn into_jobs(self) -> Vec<Job<T>> {
+        match self {
+            Self::One(job) => vec![job],
+            Self::Many(jobs) => jobs,
+        }
+    }
+}
+
 /// Producers of one key that were not taken over: the newest gate, for all.
 pub(crate) struct Refusal<T> {
     pub(crate) lost: u64,
