@@ -15,8 +15,10 @@
 //!
 //! Every step is one read-modify-write of the one word, so of a sleeper that goes to sleep and a
 //! caller the later one sees the other. The thread's own park token is only the means: it may be
-//! there without a notification (then the sleeper parks again), and a token that is left over costs
-//! whoever parks next on that thread one look at its condition, as the token's contract allows.
+//! there without a notification (then the sleeper parks again). Whether a token that a wait used up was
+//! somebody else's cannot be known, so each wait that parked leaves one behind: nobody's is lost, and one
+//! too many costs whoever parks next on that thread one look at its condition, as the token's
+//! contract allows.
 
 // `std::task::Wake` is defined on std's `Arc`, also in a model; the word is the shim's.
 use std::sync::{Arc, OnceLock};
@@ -100,6 +102,12 @@ impl Parker {
             state.swap(IDLE, consume());
             return true;
         }
+        let notified = Self::park_until_notified(state, deadline);
+        sleeper.unpark();
+        notified
+    }
+
+    fn park_until_notified(state: &AtomicU8, deadline: Option<Instant>) -> bool {
         loop {
             match deadline {
                 None => thread::park(),
