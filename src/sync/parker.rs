@@ -15,8 +15,9 @@
 //!
 //! Every step is one read-modify-write of the one word, so of a sleeper that goes to sleep and a
 //! caller the later one sees the other. The thread's own park token is only the means: it may be
-//! there without a notification (then the sleeper parks again), and a token that is left over costs
-//! whoever parks next on that thread one look at its condition, as the token's contract allows.
+//! there without a notification (then the sleeper parks again). A sleeper that has parked leaves a
+//! token behind, since it may have used up one that was meant for somebody else on its thread: one too
+//! many costs whoever parks next a look at its condition, one too few would cost it its wake-up.
 
 // `std::task::Wake` is defined on std's `Arc`, also in a model; the word is the shim's.
 use std::sync::{Arc, OnceLock};
@@ -100,6 +101,13 @@ impl Parker {
             state.swap(IDLE, consume());
             return true;
         }
+        let notified = Self::sleep(state, deadline);
+        sleeper.unpark();
+        notified
+    }
+
+    /// Parks until the state is `NOTIFIED`, or the deadline.
+    fn sleep(state: &AtomicU8, deadline: Option<Instant>) -> bool {
         loop {
             match deadline {
                 None => thread::park(),
