@@ -23,7 +23,8 @@ fn r19_it_hears_of_everything_once() {
     let _ = registry.publish("a", 1);
     let _ = registry.publish("a", 2);
     queued(registry.submit("a", |_| Some(3)));
-    until("it is pushed", || registry.stats().shards[0].pushes == 1);
+    // The observer is told after the walk, and after the push was counted.
+    until("it is told", || notes.all().len() == 7);
     let closer = two.closer();
     drop(one);
     closer.close();

@@ -377,7 +377,15 @@ fn r24_a_batch_counts_against_the_keys_places() {
     view.advance(5);
     assert_eq!(next(&mut subscription), changed(1));
     assert_eq!(next(&mut subscription), changed(2));
-    assert_eq!(next(&mut subscription), unseen(3));
+    // The shard may have taken some of the refused before the last was.
+    let mut refused = 0;
+    while refused < 3 {
+        match next(&mut subscription) {
+            Notice::Missed { n, visible: false } => refused += n,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, 3);
 }
 
 #[test]
