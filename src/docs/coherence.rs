@@ -61,7 +61,8 @@
 //!
 //! The lease that runs from the sending is the idea of Gray and Cheriton (*Leases*, SOSP 1989), and
 //! the offset between two clocks is bounded by a round trip as Cristian bounds it (*Probabilistic
-//! clock synchronization*, 1989).
+//! clock synchronization*, 1989). What the other clock says of the time for which it held our beat drifts
+//! as well: the bound is loosened from the moment at which that beat was sent.
 //!
 //! # The states
 //!
@@ -103,6 +104,8 @@
 //! | a watch of everything hears of more than [`max_entities`] | at once; it is told their names | that watch alone |
 //! | a watch is dropped or stopped | at once | its cache |
 //! | a write takes longer than [`write_limit`] | beats carry it as unsettled | all |
+//! | an emit is refused after its commit: denied, too large, or while the node ends | its number is used up: a gap, at the next beat | all |
+//! | another process speaks with this node's incarnation (a fork, a snapshot) | a number or a time that this node did not send | both, who then take new ones |
 //! | a publisher ends in order | it is not suspect: its goodbye carries its last numbers | |
 //!
 //! `cargo run --release --example two_replicas` does three of them to two nodes over one database, and
@@ -124,6 +127,9 @@
 //!   [`forget`](crate::invalidation::Invalidator::forget).
 //! - **Plain publishers**, which send subjects without frames: what is lost on the way from them shows
 //!   only if it was lost on this node's own connection. [`Settings::max_age`] bounds the harm.
+//! - **Emits that no entity is left for**: beyond [`Settings::max_entities`] an [`emit`] is refused, and
+//!   nobody but its caller knows; a guard is refused before the write.
+//! - **Emits after the end**: a node that has said goodbye refuses, and is not listened to any more.
 //! - **Writes that nobody tells**: by hand, by a migration, by a program that does not emit.
 //! - **Replicas that lag**, unless the emit carries a position and the loader says what it had seen
 //!   ([`Loaded::at`]), or stores are put off by
@@ -150,6 +156,7 @@
 //! [`Settings::e_max`]: crate::invalidation::Settings::e_max
 //! [`Settings::bound`]: crate::invalidation::Settings::bound
 //! [`Settings::expect`]: crate::invalidation::Settings::expect
+//! [`Settings::max_entities`]: crate::invalidation::Settings::max_entities
 //! [`Settings::max_age`]: crate::invalidation::Settings::max_age
 //! [`Settings::retire_after`]: crate::invalidation::Settings::retire_after
 //! [`write_limit`]: crate::invalidation::Settings::write_limit

@@ -62,7 +62,7 @@
 //! | | promise |
 //! |---|---|
 //! | I1 | An [`Entity`] and an [`Id`] are checked when they are made. Any id up to its length has exactly one subject, and a subject exactly one id |
-//! | I2 | [`emit`] drops here first, then hands over and returns; it waits for no network. A [`Writing`] that ends in any way but [`rolled_back`] emits. A full outbox merges into "all", and says `Collapsed` |
+//! | I2 | [`emit`] drops here first, then hands over and returns; it waits for no network. A [`Writing`] that ends in any way but [`rolled_back`] emits. A full outbox merges into "all", and says `Collapsed`. What is refused after its commit shows to the others as a gap |
 //! | I3 | Dropping a [`Watch`] ends it, and leaves its cache in doubt; [`stop`] first applies what is queued |
 //! | I4 | Malformed subjects are counted and skipped. An unreadable payload drops its id, or is a gap. Nothing that arrives causes a panic or unbounded memory |
 //! | I5 | A watch with a thread of its own that is slow or panics harms no other; the overflow of its queue drops everything for it alone |

@@ -275,9 +275,7 @@ impl Outbox {
     /// The highest number given out.
     #[cfg(test)]
     pub(crate) fn mark(&self, topic: TopicId) -> u64 {
-        self.topics[topic]
-            .mark
-            .load(std::sync::atomic::Ordering::Relaxed)
+        self.topics[topic].mark.get()
     }
 
     pub(crate) const fn counts(&self) -> OutboxCounts {

@@ -67,7 +67,7 @@ impl Writing {
     /// The write is committed: emits, and says what became of that.
     ///
     /// # Errors
-    /// [`EmitError`]. This node then says no goodbye, so that the others notice.
+    /// [`EmitError`]. The others notice by this node's next beat, and flush; or find it silent.
     pub fn committed(mut self) -> Result<Emitted, EmitError> {
         self.end()
     }

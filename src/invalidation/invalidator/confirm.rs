@@ -36,8 +36,8 @@ impl Invalidator {
     /// subscription: then the server has had it. That says nothing about the other nodes, which
     /// find out by themselves if they missed it.
     ///
-    /// Drops and hands over at once, before the future is polled. Needs no runtime. It ends within
-    /// two leases, mostly within one round trip; dropping it takes nothing back.
+    /// Drops and hands over at once, before the future is polled. Needs no runtime. It ends two
+    /// leases from now at the latest, mostly within one round trip; dropping it takes nothing back.
     ///
     /// # Errors
     /// [`ConfirmError::Emit`] if it was not handed over; [`ConfirmError::Unconfirmable`] if this node

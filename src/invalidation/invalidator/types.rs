@@ -25,7 +25,8 @@ pub enum Emitted {
 }
 
 /// Why something was not handed over. This node's own caches have dropped it nevertheless, unless it
-/// is no valid id.
+/// is no valid id. The other nodes find by the next beat that they have missed something, and drop
+/// everything of the entity; but not from a node that has ended, nor of an entity too many.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EmitError {
@@ -43,7 +44,7 @@ pub enum EmitError {
         /// [`Bus::max_payload`](crate::bus::Bus::max_payload).
         max: usize,
     },
-    /// The server refuses what this node publishes for this entity.
+    /// The server has refused what this node published for this entity, less than a lease ago.
     #[error("the server denies publishing for this entity")]
     Denied,
     /// More entities than [`Settings::max_entities`](super::super::Settings::max_entities).
@@ -68,7 +69,8 @@ pub enum ConfirmError {
     /// alone.
     #[error("this node cannot hear its own messages")]
     Unconfirmable,
-    /// It may or may not have been sent: the connection was lost, or a later message came back first.
+    /// It may or may not have been sent: the connection was lost, a later message came back first, or the
+    /// bus had no room for two leases.
     #[error("it is not known whether the message was sent")]
     Unknown,
 }

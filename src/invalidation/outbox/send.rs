@@ -1,7 +1,6 @@
 //! Numbering and publishing.
 
 use std::iter::Peekable;
-use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::topic::{Awaited, Outcome, Rider};
 use super::{MAX_BATCH, NoBeat, Outbox, TopicId};
@@ -121,8 +120,7 @@ impl Outbox {
     }
 
     fn number(&self, topic: TopicId) -> u64 {
-        // Relaxed: only the outbox writes it, under its lock.
-        self.topics[topic].mark.load(Relaxed) + 1
+        self.topics[topic].mark.get() + 1
     }
 
     /// Numbers what was refused after it was written, so that the next mark counts it.
@@ -130,7 +128,7 @@ impl Outbox {
     pub(super) fn skip(&mut self, topic: TopicId, position: Option<u64>) {
         let number = self.number(topic);
         let outgoing = &mut self.topics[topic];
-        outgoing.mark.store(number, Release);
+        outgoing.mark.skip(number);
         outgoing.position = outgoing.position.max(position);
     }
 
@@ -169,15 +167,14 @@ impl Outbox {
                 outgoing.subjects.batch()
             }
         };
-        // Release: its partner is the Acquire load of whoever sees the frame come back. It may be
-        // back before `publish` returns.
-        outgoing.mark.store(number, Release);
+        // It may be back before `publish` returns.
+        outgoing.mark.raise(number, header.sent);
         let sent = wire.publish(subject, &self.frame);
         match sent {
             Ok(()) => self.counts.sent += 1,
             Err(PublishError::Full) => {
                 // Nobody has seen it: the number goes to whatever is sent next.
-                outgoing.mark.store(number - 1, Release);
+                outgoing.mark.lower(number);
                 return sent;
             }
             Err(_) => {}
@@ -224,7 +221,7 @@ impl Outbox {
                 entity: topic.subjects.entity().borrowed(),
                 mark: match &early {
                     Some(early) => early[id],
-                    None => topic.mark.load(Relaxed),
+                    None => topic.mark.get(),
                 },
                 position: topic.position.unwrap_or(0),
                 unsettled: if silent {
@@ -259,7 +256,7 @@ impl Outbox {
 
     /// How far every entity has got. Only a mutant looks before it drains.
     fn marks_now(&self) -> Vec<u64> {
-        let mark = |topic: &super::topic::Outgoing| topic.mark.load(Relaxed);
+        let mark = |topic: &super::topic::Outgoing| topic.mark.get();
         self.topics.iter().map(mark).collect()
     }
 

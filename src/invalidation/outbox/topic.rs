@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
 use super::{Giver, Job, NoBeat, Outbox, Refusal, TopicId};
-use crate::invalidation::protocol::{Micros, Mutant};
+use crate::invalidation::protocol::{Micros, Mutant, OwnMark};
 use crate::invalidation::subject::{Entity, Topic};
 
 /// Names one open guard.
@@ -19,9 +18,8 @@ pub(crate) struct GuardId(u64);
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) subjects: Topic,
-    /// The highest number given out. Raised before the frame is sent, so that whoever sees the
-    /// frame come back sees its number too.
-    pub(super) mark: Arc<AtomicU64>,
+    /// The highest number given out.
+    pub(super) mark: Arc<OwnMark>,
     /// The highest position handed over.
     pub(super) position: Option<u64>,
     /// Whether an "all" waits.
@@ -139,7 +137,7 @@ impl Outgoing {
 
     /// Numbered from 1 again, with a mark of its own.
     pub(super) fn restart(&mut self, wakers: &mut Vec<Waker>) {
-        self.mark = Arc::new(AtomicU64::new(0));
+        self.mark = Arc::default();
         self.awaited.expire(Micros::MAX, wakers);
     }
 

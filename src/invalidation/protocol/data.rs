@@ -1,6 +1,7 @@
 //! Messages that say what to drop.
 
 use super::node::{Effects, Node, Reason, RowId};
+use super::own::Whose;
 use super::peer::Hearing;
 use super::peers::Slot;
 use super::{Micros, Mutant};
@@ -205,7 +206,10 @@ impl Node {
         header: &Header,
         fx: &mut impl Effects,
     ) -> Count {
-        if header.sequence > self.own.get(entity.as_str()) {
+        let whose = self
+            .own
+            .whose(entity.as_str(), header.sequence, header.sent);
+        if let Whose::Twins = whose {
             self.forked(now, fx);
             return Count::Gap;
         }
@@ -214,12 +218,15 @@ impl Node {
             None => self.returned.entry(entity.to_entity()).or_insert(0),
         };
         if header.sequence <= *returned {
-            // A copy, or a twin's: a drop more does no harm, and a twin's beats give it away.
+            // A copy, or it was overtaken: a drop more does no harm.
             return Count::Fine;
         }
         *returned = header.sequence;
         fx.returned(entity.as_str(), header.sequence);
-        Count::Own
+        match whose {
+            Whose::Ours => Count::Own,
+            Whose::Twins | Whose::Unknown => Count::Fine,
+        }
     }
 
     /// Whether this frame's number had been passed before it came. Only a mutant asks.

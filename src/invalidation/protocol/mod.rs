@@ -66,6 +66,7 @@ mod leave;
 mod mutant;
 mod node;
 mod offset;
+mod own;
 mod peer;
 mod peers;
 
@@ -78,7 +79,8 @@ pub(crate) use entity::Belief;
 pub(crate) use mutant::Mutant;
 #[cfg(test)]
 pub(crate) use mutant::{plant, planted};
-pub(crate) use node::{BeatPlan, Doubter, Effects, Node, OwnMarks, RowId};
+pub(crate) use node::{BeatPlan, Doubter, Effects, Node, RowId};
+pub(crate) use own::{OwnMark, OwnMarks};
 pub(crate) use peer::PeerWhy;
 
 /// Microseconds, on one node's monotonic clock.

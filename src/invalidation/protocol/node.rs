@@ -2,13 +2,11 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Acquire;
 
 use ahash::RandomState;
-use parking_lot::Mutex;
 
 use super::entity::{Belief, Row};
+use super::own::OwnMarks;
 use super::peer::PeerWhy;
 use super::peers::{Peers, Slot};
 use super::{Micros, Rules};
@@ -90,25 +88,6 @@ pub(super) struct Proof {
     pub(super) since: Micros,
     /// When the latest beat that came back was sent.
     pub(super) sent: Micros,
-}
-
-/// How far this node's own outbox has got with each entity: the highest number given out, raised
-/// before the frame is sent. Shared by the two halves; its lock is held for a look only.
-#[derive(Debug, Default)]
-pub(crate) struct OwnMarks(Mutex<HashMap<Entity, Arc<AtomicU64>, RandomState>>);
-
-impl OwnMarks {
-    pub(crate) fn insert(&self, entity: &Entity, mark: Arc<AtomicU64>) {
-        self.0.lock().insert(entity.clone(), mark);
-    }
-
-    pub(super) fn get(&self, entity: &str) -> u64 {
-        // Acquire: its partner is the outbox's Release store before it sends.
-        self.0
-            .lock()
-            .get(entity)
-            .map_or(0, |mark| mark.load(Acquire))
-    }
 }
 
 /// A beat that is to be echoed.
