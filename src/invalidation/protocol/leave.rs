@@ -33,7 +33,7 @@ impl Node {
         let mut next = if horizon > now { horizon } else { Micros::MAX };
         for (_, peer) in self.peers.iter() {
             next = next.min(match peer.hearing {
-                Hearing::Live => peer.lease_ends(now, &self.rules),
+                Hearing::Live => peer.lease_ends(),
                 _ => peer.since + self.rules.retire_after,
             });
         }
@@ -54,7 +54,7 @@ impl Node {
         for (slot, peer) in self.peers.iter_mut() {
             let rested = peer.since + self.rules.retire_after <= now;
             match peer.hearing {
-                Hearing::Live if peer.lease_ends(now, &self.rules) <= now => {
+                Hearing::Live if peer.lease_ends() <= now => {
                     peer.turn(Hearing::Silent, now);
                     silenced = true;
                 }
@@ -88,10 +88,10 @@ impl Node {
         }
         let mut until = proof.sent + self.rules.lease;
         for (_, peer) in self.peers.iter() {
-            until = until.min(peer.deadline(now, &self.rules));
+            until = until.min(peer.deadline());
         }
         for name in &self.expected {
-            until = until.min(self.expected_until(name, now));
+            until = until.min(self.expected_until(name));
         }
         if self.crowded_until > now {
             return 0;
@@ -101,14 +101,14 @@ impl Node {
 
     /// Until when what was heard under a name vouches for it. A goodbye does so for one lease, in
     /// which the next incarnation should be heard.
-    fn expected_until(&self, name: &str, now: Micros) -> Micros {
+    fn expected_until(&self, name: &str) -> Micros {
         self.peers
             .iter()
             .filter(|(_, peer)| *peer.name == *name)
             .map(|(_, peer)| match peer.hearing {
-                Hearing::Left => peer.lease_ends(now, &self.rules),
+                Hearing::Left => peer.lease_ends(),
                 Hearing::Retired => 0,
-                Hearing::Live | Hearing::Silent => peer.deadline(now, &self.rules),
+                Hearing::Live | Hearing::Silent => peer.deadline(),
             })
             .max()
             .unwrap_or(0)
@@ -271,7 +271,7 @@ impl Node {
             doubters.push(Doubter::Crowded);
         }
         for name in &self.expected {
-            if self.expected_until(name, now) <= now {
+            if self.expected_until(name) <= now {
                 doubters.push(Doubter::Expected { name: name.clone() });
             }
         }

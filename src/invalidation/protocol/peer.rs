@@ -48,8 +48,14 @@ pub(crate) struct Peer {
     offset: Option<Offset>,
     /// The latest stamp of a beat that was valid when it came, on its clock.
     sent: Micros,
-    /// What that beat asked for, at most our own L.
-    lease: Micros,
+    /// When the lease that it asked for ends, at most our own L after that stamp; zero before it.
+    ///
+    /// Reckoned once, when the beat came: the clocks may drift apart until then, so that the true end
+    /// comes up to 1 ‰ of the lease later. To move it as time passes would be to trust again what a
+    /// look at the clock has just ended.
+    lease_ends: Micros,
+    /// Until when its clock is understood well enough, reckoned likewise; `None` if it is not.
+    understood: Option<Micros>,
     /// When that beat came. Only a mutant looks at it.
     arrived: Micros,
     /// The highest sequence of its beats.
@@ -66,7 +72,8 @@ impl Peer {
             provisional: Some(now + rules.lease),
             offset: None,
             sent: 0,
-            lease: 0,
+            lease_ends: 0,
+            understood: None,
             arrived: now,
             beats: 0,
         }
@@ -84,7 +91,8 @@ impl Peer {
         self.provisional = Some(now + rules.lease);
         self.offset = None;
         self.sent = 0;
-        self.lease = 0;
+        self.lease_ends = 0;
+        self.understood = None;
     }
 
     /// Takes a beat's stamp, and perhaps an echo, into account. Says whether its lease still runs.
@@ -104,56 +112,46 @@ impl Peer {
             none => none.insert(Offset::new(now, sent, echo)),
         };
         let lease = lease.min(rules.lease);
-        let ends = sent as i64 + offset.upper(now) + lease as i64;
-        if ends <= now as i64 && !rules.broken(Mutant::LeaseFromArrival) {
-            return false;
-        }
-        if sent >= self.sent {
+        let ends = if rules.broken(Mutant::LeaseFromArrival) {
+            now as i64 + lease as i64
+        } else {
+            sent as i64 + offset.upper(now) + lease as i64
+        };
+        // The lease itself is measured by our clock, which may run slow meanwhile.
+        let limit = rules.e_max.checked_sub(drift(rules.lease) as u64);
+        self.understood = if rules.broken(Mutant::NoCalibration) {
+            Some(Micros::MAX)
+        } else {
+            limit.and_then(|limit| offset.good_until(now, limit))
+        };
+        let runs = ends > now as i64;
+        if runs && sent >= self.sent {
             self.sent = sent;
-            self.lease = lease;
+            self.lease_ends = ends as u64;
             self.arrived = now;
         }
-        if self.calibrated_until(now, rules).is_some() {
+        if runs && self.understood.is_some() {
             self.provisional = None;
         }
-        true
+        runs
     }
 
     /// When its lease ends, if nothing more is heard.
-    pub(crate) fn lease_ends(&self, now: Micros, rules: &Rules) -> Micros {
-        if rules.broken(Mutant::LeaseFromArrival) && self.offset.is_some() {
-            return self.arrived + self.lease;
+    pub(crate) fn lease_ends(&self) -> Micros {
+        match self.lease_ends {
+            0 => self.provisional.unwrap_or(0),
+            ends => ends,
         }
-        match &self.offset {
-            Some(offset) if self.lease > 0 => {
-                let ends = self.sent as i64 + offset.upper(now) + self.lease as i64;
-                u64::try_from(ends).unwrap_or(0)
-            }
-            _ => self.provisional.unwrap_or(0),
-        }
-    }
-
-    /// Until when its clock is understood well enough.
-    fn calibrated_until(&self, now: Micros, rules: &Rules) -> Option<Micros> {
-        if rules.broken(Mutant::NoCalibration) {
-            return Some(Micros::MAX);
-        }
-        // The lease itself is measured by our clock, which may run slow meanwhile.
-        let limit = rules.e_max.checked_sub(drift(rules.lease) as u64)?;
-        self.offset?.good_until(now, limit)
     }
 
     /// Until when it allows `Coherent`, if nothing more is heard; `Micros::MAX` once gone.
-    pub(crate) fn deadline(&self, now: Micros, rules: &Rules) -> Micros {
+    pub(crate) fn deadline(&self) -> Micros {
         match self.hearing {
             Hearing::Left | Hearing::Retired => Micros::MAX,
             Hearing::Silent => 0,
             Hearing::Live => {
-                let understood = self
-                    .calibrated_until(now, rules)
-                    .or(self.provisional)
-                    .unwrap_or(0);
-                self.lease_ends(now, rules).min(understood)
+                let understood = self.understood.or(self.provisional).unwrap_or(0);
+                self.lease_ends().min(understood)
             }
         }
     }
@@ -163,8 +161,8 @@ impl Peer {
         match self.hearing {
             Hearing::Left | Hearing::Retired => None,
             Hearing::Silent => Some(PeerWhy::Silent),
-            Hearing::Live if self.lease_ends(now, rules) <= now => Some(PeerWhy::Silent),
-            Hearing::Live if self.calibrated_until(now, rules).is_none() => {
+            Hearing::Live if self.lease_ends() <= now => Some(PeerWhy::Silent),
+            Hearing::Live if self.understood.is_none_or(|until| until <= now) => {
                 Some(PeerWhy::Uncalibrated)
             }
             Hearing::Live if self.sent_after(now, since, rules) => None,
@@ -178,7 +176,7 @@ impl Peer {
             return self.arrived > since;
         }
         let lower = self.offset.as_ref().and_then(|offset| offset.lower(now));
-        self.lease > 0 && lower.is_some_and(|lower| self.sent as i64 + lower > since as i64)
+        self.lease_ends > 0 && lower.is_some_and(|lower| self.sent as i64 + lower > since as i64)
     }
 
     /// Whether an echo is wanted from it: its clock is not understood, or soon will not be.

@@ -291,6 +291,19 @@ fn a_lease_ends_and_a_beat_renews_it() {
 }
 
 #[test]
+fn trust_lasts_no_longer_because_time_passes() {
+    let mut stage = Stage::coherent();
+    stage.now += 500 * MS;
+    // What comes first from now on is the end of the publisher's lease, not of our own proof.
+    stage.own_beat();
+    let until = stage.node.horizon(stage.now);
+    assert!(until > stage.now + 2_400 * MS);
+    for passed in (0..2_400 * MS).step_by(137) {
+        assert_eq!(stage.node.horizon(stage.now + passed), until);
+    }
+}
+
+#[test]
 fn a_late_beat_renews_nothing_but_its_marks_count() {
     let mut stage = Stage::coherent();
     stage.pass(3_100 * MS);
@@ -446,7 +459,7 @@ fn our_own_frames_are_no_news_and_a_twin_is_noticed() {
     for number in [1, 2, 3] {
         stage.now += SECOND;
         stage.own_beat();
-        stage.log.take();
+        stage.beat(0);
         let log = stage.one_of(OWN, number, None);
         for effect in ["forked", "doubt: gap", "remove x"] {
             assert!(log.contains(&effect.to_owned()), "{number}: {log:?}");
