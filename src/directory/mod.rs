@@ -93,7 +93,6 @@ mod cell;
 mod graveyard;
 mod hash;
 mod order;
-mod prefetch;
 mod sizes;
 mod snapshot;
 mod stripe;
@@ -124,7 +123,7 @@ pub(crate) trait Keyed {
 /// Each operation takes the key and its hash by a [`Hasher`], always the same one for a directory: with
 /// another hash a key is simply not found.
 pub(crate) struct Directory<V: Keyed, C: SnapshotCell<V> = DefaultCell<V>> {
-    stripes: Box<[Stripe<V, C>]>,
+    stripes: Box<[Stripe<V, C>; sizes::STRIPES]>,
     /// The raw pointers inside stand for these.
     _values: PhantomData<(Arc<V>, C)>,
 }
@@ -147,7 +146,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     /// An empty directory with cells of a chosen kind.
     fn with_cells() -> Self {
         Self {
-            stripes: (0..sizes::STRIPES).map(|_| Stripe::new()).collect(),
+            stripes: Box::new(std::array::from_fn(|_| Stripe::new())),
             _values: PhantomData,
         }
     }
@@ -176,7 +175,6 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     ///
     /// Lock-free, and but for splits that move this key wait-free.
     #[inline]
-    #[cfg(any(test, afterwrite_loom))]
     pub(crate) fn may_contain(&self, hash: KeyHash) -> bool {
         self.stripe(hash).may_contain(hash.fingerprint())
     }
@@ -245,7 +243,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     /// Exact in each stripe at the moment at which it is reached: a key that is there throughout is seen once.
     /// Takes each stripe's writers' lock in turn, for as long as it takes to count its values up.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<V>)) {
-        for stripe in &self.stripes {
+        for stripe in self.stripes.iter() {
             for value in stripe.values() {
                 f(&value);
             }
@@ -263,7 +261,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     /// Takes each stripe's writers' lock in turn.
     #[cfg(test)]
     pub(crate) fn collect(&self) {
-        for stripe in &self.stripes {
+        for stripe in self.stripes.iter() {
             stripe.collect();
         }
     }

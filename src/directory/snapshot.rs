@@ -25,8 +25,8 @@ use std::sync::atomic::Ordering;
 
 use super::Keyed;
 use super::hash::Fingerprint;
-use super::prefetch::prefetch;
 use super::witness::Witness;
+use crate::sync::prefetch::prefetch;
 use crate::sync::{Arc, AtomicUsize};
 
 /// Fingerprints compared at once.

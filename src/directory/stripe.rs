@@ -14,9 +14,9 @@ use super::cell::SnapshotCell;
 use super::graveyard::{Freed, Graveyard};
 use super::hash::{Buckets, Fingerprint};
 use super::order;
-use super::prefetch::prefetch;
 use super::sizes::{FIRST_SEGMENT, KEYS_PER_BUCKET, MAX_BUCKETS, SEGMENTS};
 use super::snapshot::{Snapshot, with_arc};
+use crate::sync::prefetch::prefetch;
 use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex};
 
 /// One of the directory's independent parts.
@@ -96,7 +96,6 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
 
     /// See [`Directory::may_contain`](super::Directory::may_contain).
     #[inline]
-    #[cfg(any(test, afterwrite_loom))]
     pub(super) fn may_contain(&self, fingerprint: Fingerprint) -> bool {
         self.table.probe(fingerprint, |_| Some(())).is_some()
     }
@@ -284,9 +283,37 @@ impl<C> Table<C> {
         fingerprint: Fingerprint,
         mut look: impl FnMut(&Bucket<C>) -> Option<R>,
     ) -> Option<R> {
-        let mut buckets = self.buckets();
+        let buckets = self.buckets();
+        let index = fingerprint.bucket(buckets);
+        let bucket = self.bucket(index);
+        if bucket.may_contain(fingerprint) {
+            let found = look(bucket);
+            if found.is_some() {
+                return found;
+            }
+        }
+        if order::planted(order::NO_SECOND_LOOK) || self.buckets() == buckets {
+            return None;
+        }
+        self.probe_again(fingerprint, index, look)
+    }
+
+    /// There have been splits since bucket `index` was found to be without the key.
+    #[cold]
+    #[inline(never)]
+    fn probe_again<R>(
+        &self,
+        fingerprint: Fingerprint,
+        mut index: u32,
+        mut look: impl FnMut(&Bucket<C>) -> Option<R>,
+    ) -> Option<R> {
         loop {
-            let index = fingerprint.bucket(buckets);
+            // Acquire, although coherence alone would show the split: the look uses it.
+            let again = fingerprint.bucket(self.buckets());
+            if again == index {
+                return None;
+            }
+            index = again;
             let bucket = self.bucket(index);
             if bucket.may_contain(fingerprint) {
                 let found = look(bucket);
@@ -294,15 +321,6 @@ impl<C> Table<C> {
                     return found;
                 }
             }
-            if order::planted(order::NO_SECOND_LOOK) {
-                return None;
-            }
-            // Acquire, although coherence alone would show the split: the next turn uses it.
-            let again = self.buckets();
-            if again == buckets || fingerprint.bucket(again) == index {
-                return None;
-            }
-            buckets = again;
         }
     }
 

@@ -6,6 +6,9 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use smallbox::space::S4;
+use smallbox::{SmallBox, smallbox};
+
 use super::{Attempt, Reached};
 
 /// A gate with its producer, ready to be submitted.
@@ -38,7 +41,7 @@ impl<T: Send + 'static> Gate<T> {
         F: FnMut(&Attempt) -> Option<T> + Send + 'static,
     {
         Self {
-            source: Source::Sync(Box::new(producer)),
+            source: Source::Sync(smallbox!(producer)),
         }
     }
 
@@ -65,14 +68,18 @@ impl<T: Send + 'static> Gate<T> {
     }
 }
 
+// A gate pins nothing in itself: as if the producer were boxed.
+impl<T> Unpin for Gate<T> {}
+
 impl<T> fmt::Debug for Gate<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Gate").field(&self.source.kind()).finish()
     }
 }
 
-/// A synchronous producer.
-pub(crate) type SyncProducer<T> = Box<dyn FnMut(&Attempt) -> Option<T> + Send>;
+/// A synchronous producer. Up to four words of it travel inside the job: what is allocated by one
+/// thread and freed by another makes the two wait for each other in the allocator.
+pub(crate) type SyncProducer<T> = SmallBox<dyn FnMut(&Attempt) -> Option<T> + Send, S4>;
 
 /// Where a payload comes from, on its way to the shard.
 pub(crate) enum Source<T> {

@@ -40,7 +40,7 @@ use std::ptr::NonNull;
 
 use super::stamp::At;
 use super::{Header, Place, Stamp};
-use crate::sync::{AtomicU32, Ordering::Relaxed, UnsafeCell, order, panics::contain};
+use crate::sync::{AtomicU32, Ordering::Relaxed, UnsafeCell, order, panics::contain, prefetch};
 
 type Payload<T> = UnsafeCell<MaybeUninit<T>>;
 
@@ -142,17 +142,8 @@ pub(super) unsafe fn deinit<T>(header: NonNull<Header>, capacity: u16) {
 /// Brings the lines that the next delivery most likely writes towards this core.
 #[inline(always)]
 pub(super) fn prefetch<T>(header: NonNull<Header>) {
-    #[cfg(all(target_arch = "x86_64", not(afterwrite_loom)))]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing and may be given any address; SSE is part of x86_64.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(payload_ptr::<T>(header, 0).cast());
-            _mm_prefetch::<_MM_HINT_T0>(stamp_ptr(header, 0).cast());
-        }
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(afterwrite_loom))))]
-    let _ = header;
+    prefetch::prefetch(payload_ptr::<T>(header, 0).cast_const());
+    prefetch::prefetch(stamp_ptr(header, 0).cast_const());
 }
 
 /// A slot that awaits a payload.

@@ -173,7 +173,8 @@ impl<T> Builder<T> {
         self
     }
 
-    /// How many jobs a shard's queue holds. 1 to 1,048,576; 64 by default.
+    /// How many jobs a shard's queue holds. 1 to 1,048,576; 64 by default. Up to as many more have left
+    /// it and are in the shard's hand.
     pub fn queue_capacity(mut self, jobs: usize) -> Self {
         self.queue_capacity = jobs;
         self
@@ -182,9 +183,9 @@ impl<T> Builder<T> {
     /// How many gates may wait on one shard; beyond, submits answer `QueueFull`. 1 to 1,048,576; 16,384
     /// by default.
     ///
-    /// What is in the queue by then still gets in, and each key keeps one refused gate, which waits as
-    /// well. So no more wait than this many, [`queue_capacity`](Self::queue_capacity), and one for each
-    /// key with subscribers.
+    /// What is in the queue or in the shard's hand by then still gets in, and each key keeps one refused
+    /// gate, which waits as well. So no more wait than this many, twice
+    /// [`queue_capacity`](Self::queue_capacity), and one for each key with subscribers.
     pub fn pending_capacity(mut self, gates: usize) -> Self {
         self.pending_capacity = gates;
         self

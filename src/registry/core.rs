@@ -294,10 +294,28 @@ impl<T: Clone + Send + 'static> Core<T> {
 
     pub(crate) fn submit(&self, key: &str, gate: impl FnOnce() -> Gate<T>) -> Submitted {
         let hash = self.hasher.hash(key);
+        if self.directory.may_contain(hash) {
+            return self.submit_by(hash, key, gate);
+        }
+        self.nobody()
+    }
+
+    /// Apart, so that a submit that misses saves no registers for it.
+    #[inline(never)]
+    fn submit_by(&self, hash: KeyHash, key: &str, gate: impl FnOnce() -> Gate<T>) -> Submitted {
         match self.find(hash, key) {
-            None if self.is_closing() => Submitted::Closed,
-            None => Submitted::NoSubscribers,
+            None => self.nobody(),
             Some(channel) => self.submit_to(&channel, gate),
+        }
+    }
+
+    /// The answer where nobody subscribes.
+    #[inline]
+    fn nobody(&self) -> Submitted {
+        if self.is_closing() {
+            Submitted::Closed
+        } else {
+            Submitted::NoSubscribers
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a registry keeps with each key: its topic, and how far its shard and its users are with it.
 
+use smol_str::SmolStr;
+
 use super::faults::{PIN_WHAT_GOES, planted};
 use super::inbox::Inbox;
 use super::job::Refusal;
@@ -18,7 +20,7 @@ const FINISHED: u64 = 1 << 63;
 
 /// What goes with a key.
 pub(crate) struct KeyState<T> {
-    key: Box<str>,
+    key: SmolStr,
     hash: KeyHash,
     pub(crate) shard: Arc<Inbox<T>>,
     /// Subscriptions and resolved keys. At 0 the key leaves the directory.
@@ -44,7 +46,7 @@ pub(crate) struct KeyState<T> {
 impl<T> KeyState<T> {
     pub(crate) fn new(key: &str, hash: KeyHash, shard: Arc<Inbox<T>>) -> Self {
         Self {
-            key: key.into(),
+            key: SmolStr::new(key),
             hash,
             shard,
             pins: AtomicU32::new(0),

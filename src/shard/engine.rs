@@ -53,8 +53,8 @@ pub(crate) struct Engine<T> {
     /// Lanes whose key's turn another thread has.
     pub(super) blocked: Vec<usize>,
     attempt: Attempt,
-    messages: Vec<Message<T>>,
-    refused: Vec<Arc<Channel<T>>>,
+    pub(super) messages: Vec<Message<T>>,
+    pub(super) refused: Vec<Arc<Channel<T>>>,
 }
 
 /// What goes with a gate through its life.
@@ -115,35 +115,8 @@ impl<T: Clone + Send + 'static> Engine<T> {
         }
     }
 
-    fn take_mail(&mut self) {
-        // What was refused by now came after what is queued by now.
-        let mut refused = std::mem::take(&mut self.refused);
-        self.inbox.refused_by_now(&mut refused);
-        let mut messages = std::mem::take(&mut self.messages);
-        self.inbox.drain(&mut messages);
-        for message in messages.drain(..) {
-            match message {
-                Message::One(job) => {
-                    self.inbox.taken(1);
-                    self.admit(job);
-                }
-                Message::Many(jobs) => {
-                    self.inbox.taken(jobs.len());
-                    for job in jobs {
-                        self.admit(job);
-                    }
-                }
-            }
-        }
-        for channel in refused.drain(..) {
-            self.admit_refusal(&channel);
-        }
-        self.messages = messages;
-        self.refused = refused;
-    }
-
     /// First read of a gate; most are open at once and never wait.
-    fn admit(&mut self, job: Job<T>) {
+    pub(super) fn admit(&mut self, job: Job<T>) {
         let counts = &self.inbox.counts;
         counts.jobs.add(1);
         let Job {
@@ -257,7 +230,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
         }
     }
 
-    fn admit_refusal(&mut self, channel: &Arc<Channel<T>>) {
+    pub(super) fn admit_refusal(&mut self, channel: &Arc<Channel<T>>) {
         let lane = channel.attached.lane.load(Relaxed) as usize;
         if lane != 0 && self.lanes[lane - 1].refusing {
             // One at a time; it is taken when that one has ended.

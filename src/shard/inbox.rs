@@ -217,12 +217,9 @@ impl<T> Inbox<T> {
     #[cold]
     fn reclaim(&self, caller: usize) -> usize {
         let mut stranded = self.stranded.lock();
-        for message in self.queue.drain() {
-            match message {
-                Message::One(job) => stranded.push(job),
-                Message::Many(jobs) => stranded.extend(jobs),
-            }
-        }
+        let mut messages = Vec::new();
+        self.queue.drain(&mut messages);
+        stranded.extend(messages.into_iter().flat_map(Message::into_jobs));
         let (ours, others): (Vec<_>, Vec<_>) =
             stranded.drain(..).partition(|job| job.caller == caller);
         *stranded = others;
@@ -270,7 +267,7 @@ impl<T> Inbox<T> {
 
     /// Empties the queue.
     pub(super) fn drain(&self, into: &mut Vec<Message<T>>) {
-        into.extend(self.queue.drain());
+        self.queue.drain(into);
     }
 
     /// `jobs` have left the queue.
@@ -291,7 +288,7 @@ impl<T> Inbox<T> {
     pub(super) fn finish(&self, messages: &mut Vec<Message<T>>, refusals: &mut Refusals<T>) {
         let stranded = self.stranded.lock();
         self.finished.store(true, Relaxed);
-        messages.extend(self.queue.drain());
+        self.queue.drain(messages);
         let mut channels = Vec::new();
         self.refused_by_now(&mut channels);
         for channel in channels {

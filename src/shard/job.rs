@@ -67,6 +67,14 @@ pub(crate) enum Message<T> {
 }
 
 impl<T> Message<T> {
+    /// How many jobs are in it.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(jobs) => jobs.len(),
+        }
+    }
+
     /// All the jobs in it, in order.
     pub(super) fn into_jobs(self) -> Vec<Job<T>> {
         match self {

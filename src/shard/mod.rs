@@ -21,6 +21,7 @@ mod gates;
 mod inbox;
 mod job;
 mod lanes;
+mod mail;
 #[cfg(afterwrite_loom)]
 pub mod models;
 mod ready;

@@ -9,6 +9,7 @@ mod mutant;
 pub(crate) mod order;
 pub(crate) mod panics;
 pub(crate) mod parker;
+pub(crate) mod prefetch;
 pub(crate) mod queue;
 
 #[cfg(afterwrite_loom)]

@@ -2,6 +2,9 @@
 
 #[cfg(not(afterwrite_loom))]
 mod imp {
+    /// Messages that are taken one by one.
+    const FEW: usize = 16;
+
     /// A place for one value, swapped by anyone.
     pub(crate) type Place<M> = crossbeam_utils::atomic::AtomicCell<Option<M>>;
 
@@ -34,9 +37,16 @@ mod imp {
             self.receiver.len()
         }
 
-        /// Takes everything out under one lock, in order.
-        pub(crate) fn drain(&self) -> impl Iterator<Item = M> {
-            self.receiver.drain()
+        /// Takes everything out, in order: a few messages one by one; many under one lock, but the
+        /// queue's buffer with them, so that the next sender has to allocate another.
+        pub(crate) fn drain(&self, into: &mut Vec<M>) {
+            for _ in 0..FEW {
+                match self.receiver.try_recv() {
+                    Ok(message) => into.push(message),
+                    Err(_) => return,
+                }
+            }
+            into.extend(self.receiver.drain());
         }
     }
 }
@@ -111,8 +121,8 @@ mod imp {
             Ok(())
         }
 
-        pub(crate) fn drain(&self) -> impl Iterator<Item = M> {
-            std::mem::take(&mut *self.messages.lock()).into_iter()
+        pub(crate) fn drain(&self, into: &mut Vec<M>) {
+            into.extend(self.messages.lock().drain(..));
         }
     }
 }

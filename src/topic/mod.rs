@@ -59,6 +59,7 @@ use crate::sync::{
     Arc, AtomicPtr, AtomicU32, AtomicU64, Mutex,
     Ordering::{self, Relaxed},
     order, panics,
+    prefetch::prefetch,
 };
 
 use chunk::{Chunk, FirstChunk};
@@ -183,6 +184,16 @@ impl<T, A: Attached> Topic<T, A> {
                 Ok(()) => return (now, next),
                 Err(found) => now = found,
             }
+        }
+    }
+
+    /// Brings what a push of a key with few subscribers touches towards this core.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        const LINE: usize = 64;
+        let base = std::ptr::from_ref(self).cast::<u8>();
+        for line in 0..size_of::<Self>().div_ceil(LINE) {
+            prefetch(base.wrapping_add(line * LINE));
         }
     }
 

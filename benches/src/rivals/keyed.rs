@@ -55,8 +55,8 @@ pub trait Gated: 'static {
     const NAME: &'static str;
     /// One subscriber on each of `keys` keys, and one worker.
     fn new(keys: usize) -> Self;
-    /// Submits to these keys and waits until all gates have answered.
-    fn submit(&mut self, window: &[usize]);
+    /// Submits to these keys, numbers and names, and waits until all gates have answered.
+    fn submit(&mut self, window: &[(usize, String)]);
     /// Takes what the subscribers of these keys have; how many notices there were.
     fn drain(&mut self, window: &[usize]) -> usize;
 
@@ -66,7 +66,7 @@ pub trait Gated: 'static {
     /// If not.
     fn check(&mut self) {
         let window = [0; 8];
-        self.submit(&window);
+        self.submit(&window.map(|key| (key, input::key(key))));
         let mut n = 0;
         let begin = Instant::now();
         while n < 8 && begin.elapsed() < Duration::from_secs(10) {
@@ -118,7 +118,6 @@ impl Answered {
 #[derive(Debug)]
 pub struct AfterwriteKeys {
     registry: Registry<u64>,
-    names: Vec<String>,
     standing: Vec<Subscription<u64>>,
     answered: Answered,
 }
@@ -133,15 +132,13 @@ impl AfterwriteKeys {
             .hash_seed(1)
             .build()
             .expect("the settings are in range");
-        let names = input::keys(keys);
-        let standing = names
+        let standing = input::keys(keys)
             .iter()
             .flat_map(|key| std::iter::repeat_n(key, each))
             .map(|key| registry.subscribe(key).expect("there is no cap"))
             .collect();
         Self {
             registry,
-            names,
             standing,
             answered: Answered::new(),
         }
@@ -179,12 +176,10 @@ impl Gated for AfterwriteKeys {
         Self::build(keys, 1)
     }
 
-    fn submit(&mut self, window: &[usize]) {
-        for &key in window {
-            let mut gate = self.answered.gate(key as u64);
-            let submitted = self
-                .registry
-                .submit(&self.names[key], move |_| Some(gate()));
+    fn submit(&mut self, window: &[(usize, String)]) {
+        for (key, name) in window {
+            let mut gate = self.answered.gate(*key as u64);
+            let submitted = self.registry.submit(name, move |_| Some(gate()));
             assert_eq!(submitted, Submitted::Queued);
         }
         self.answered.wait(window.len());
@@ -213,12 +208,15 @@ impl Gated for AfterwriteBatch {
         Self(AfterwriteKeys::build(keys, 1))
     }
 
-    fn submit(&mut self, window: &[usize]) {
+    fn submit(&mut self, window: &[(usize, String)]) {
         for batch in window.chunks(256) {
-            let outcome = self.0.registry.submit_batch(batch.iter().map(|&key| {
-                let mut gate = self.0.answered.gate(key as u64);
-                (&self.0.names[key], Gate::read(move |_| Some(gate())))
-            }));
+            let outcome = self
+                .0
+                .registry
+                .submit_batch(batch.iter().map(|(key, name)| {
+                    let mut gate = self.0.answered.gate(*key as u64);
+                    (name, Gate::read(move |_| Some(gate())))
+                }));
             assert_eq!(outcome.queued, batch.len());
         }
         self.0.answered.wait(window.len());
@@ -233,7 +231,6 @@ impl Gated for AfterwriteBatch {
 #[derive(Debug)]
 pub struct ReferenceKeys {
     reference: Reference<CrossbeamChannel>,
-    names: Vec<String>,
     standing: Vec<Standing<CrossbeamChannel>>,
     answered: Answered,
 }
@@ -241,15 +238,13 @@ pub struct ReferenceKeys {
 impl ReferenceKeys {
     fn build(keys: usize, each: usize) -> Self {
         let reference = Reference::new(1, QUEUE);
-        let names = input::keys(keys);
-        let standing = names
+        let standing = input::keys(keys)
             .iter()
             .flat_map(|key| std::iter::repeat_n(key, each))
             .map(|key| reference.subscribe(key, BUFFER))
             .collect();
         Self {
             reference,
-            names,
             standing,
             answered: Answered::new(),
         }
@@ -287,12 +282,10 @@ impl Gated for ReferenceKeys {
         Self::build(keys, 1)
     }
 
-    fn submit(&mut self, window: &[usize]) {
-        for &key in window {
-            let mut gate = self.answered.gate(key as u64);
-            let submitted = self
-                .reference
-                .submit(&self.names[key], move || Some(gate()));
+    fn submit(&mut self, window: &[(usize, String)]) {
+        for (key, name) in window {
+            let mut gate = self.answered.gate(*key as u64);
+            let submitted = self.reference.submit(name, move || Some(gate()));
             assert_eq!(submitted, Some(true));
         }
         self.answered.wait(window.len());

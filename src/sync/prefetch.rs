@@ -2,9 +2,9 @@
 
 #![allow(unsafe_code)]
 
-/// Asks for the cache line at `address`, which need not be valid.
+/// Asks for the cache line at `address`, which need not be valid. Nothing where there is no such hint.
 #[inline(always)]
-pub(super) fn prefetch<T>(address: *const T) {
+pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint: it reads nothing that the program can see, and faults nowhere.
     unsafe {
