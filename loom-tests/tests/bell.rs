@@ -60,6 +60,27 @@ fn two_rings_against_a_shard_about_to_sleep() {
     });
 }
 
+/// Property: the same while the shard only starts, and has yet to say who sleeps. Two threads.
+#[test]
+fn a_ring_against_a_shard_that_starts() {
+    model(|| {
+        let (bell, work) = (Bell::unattached(), Arc::new(AtomicUsize::new(0)));
+        let ringer = {
+            let (bell, work) = (bell.clone(), work.clone());
+            thread::spawn(move || {
+                work.store(1, Relaxed);
+                bell.ring();
+            })
+        };
+        bell.attach();
+        while !bell.take() {
+            bell.wait();
+        }
+        assert_eq!(work.load(Relaxed), 1);
+        ringer.join().unwrap();
+    });
+}
+
 /// Property: a gate that is woken is polled after the wake, and sees its reason: by the poll under
 /// way, or because it is listed again. Two threads; another wake has listed it before.
 #[test]
@@ -84,7 +105,9 @@ fn a_wake_against_a_poll() {
 
 /// Which model has to fail for which fault.
 const FAULTS: &[(&str, &str)] = &[
-    ("bell_ring", "a_ring_against_a_shard_about_to_sleep"),
+    ("bell_ring:release", "a_ring_against_a_shard_about_to_sleep"),
+    ("bell_ring:acquire", "a_ring_against_a_shard_that_starts"),
+    ("bell_sleep", "a_ring_against_a_shard_that_starts"),
     ("bell_take", "a_ring_against_a_shard_about_to_sleep"),
     ("bell_ring", "two_rings_against_a_shard_about_to_sleep"),
     ("ready_mark:acquire", "a_wake_against_a_poll"),

@@ -310,7 +310,10 @@ impl EvictReader {
             }
             let position = found >> POSITION_SHIFT;
             if position != self.position {
-                self.position = position - u64::from(self.capacity) + 1;
+                // Wraps for an entry that was overtaken in our sight alone; the next look mends it.
+                self.position = position
+                    .wrapping_sub(u64::from(self.capacity))
+                    .wrapping_add(1);
                 self.step();
                 continue;
             }

@@ -18,7 +18,7 @@ use std::ptr::NonNull;
 use std::task::Waker;
 
 use super::Header;
-use crate::sync::{Ordering::Relaxed, hint, order};
+use crate::sync::{Ordering::Relaxed, hint, order, panics::wake};
 
 const IDLE: u8 = 0;
 const REGISTERING: u8 = 1;
@@ -38,7 +38,7 @@ impl Header {
         if taken.is_err() {
             // A taker is at work: what it announces may concern us. The caller comes back at once,
             // and again until the taker is done, which is a spin.
-            fresh.wake();
+            wake(fresh);
             hint::spin_loop();
             return;
         }
@@ -51,7 +51,7 @@ impl Header {
             let ours = cell.with_mut(|cell| unsafe { (*cell).take() });
             state.swap(IDLE, order::waker_registered());
             if let Some(waker) = ours {
-                waker.wake();
+                wake(waker);
             }
         }
         drop(replaced);

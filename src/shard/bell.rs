@@ -27,6 +27,9 @@ const ASLEEP: u32 = 1 << 4;
 pub(crate) struct Bell {
     bits: AtomicU32,
     sleeper: std::sync::OnceLock<Thread>,
+    /// What the `OnceLock` orders, which the models do not see.
+    #[cfg(afterwrite_loom)]
+    named: crate::sync::AtomicBool,
 }
 
 impl Bell {
@@ -34,12 +37,31 @@ impl Bell {
         Self {
             bits: AtomicU32::new(0),
             sleeper: std::sync::OnceLock::new(),
+            #[cfg(afterwrite_loom)]
+            named: crate::sync::AtomicBool::new(false),
         }
     }
 
     /// Names the thread that sleeps by this bell: the caller's. Before that, nobody sleeps.
     pub(crate) fn attach(&self) {
         self.sleeper.get_or_init(thread::current);
+        #[cfg(afterwrite_loom)]
+        self.named.store(true, crate::sync::Ordering::Release);
+    }
+
+    /// Who sleeps, if it has been named as far as the caller sees.
+    fn sleeper(&self) -> Option<&Thread> {
+        #[cfg(afterwrite_loom)]
+        if !self.named.load(crate::sync::Ordering::Acquire) {
+            return None;
+        }
+        self.sleeper.get()
+    }
+
+    /// Passes by the bell without ringing it. Of two that pass (or ring), the later sees what the
+    /// earlier did before.
+    pub(crate) fn pass(&self) {
+        self.bits.fetch_or(0, order::bell_pass());
     }
 
     /// Tells the shard to look. Lock-free; wakes its thread if that sleeps.
@@ -47,7 +69,7 @@ impl Bell {
         let before = self.bits.fetch_or(bit, order::bell_ring());
         if before & ASLEEP != 0
             && !planted(RING_WAKES_NOBODY)
-            && let Some(sleeper) = self.sleeper.get()
+            && let Some(sleeper) = self.sleeper()
         {
             sleeper.unpark();
         }
@@ -71,7 +93,7 @@ impl Bell {
     pub(crate) fn sleep(&self, until: Option<Instant>) {
         if self
             .bits
-            .compare_exchange(0, ASLEEP, Relaxed, Relaxed)
+            .compare_exchange(0, ASLEEP, order::bell_sleep(), Relaxed)
             .is_err()
         {
             return;

@@ -500,10 +500,15 @@ impl<T: Clone + Send + 'static> Engine<T> {
             let due = gate
                 .first_read
                 .map(|first| self.settings.retry.deadline(first));
-            let reading =
-                matches!(&gate.state, State::Closed(p) if p.is_reading() || p.is_reached());
-            // A read that was due before the deadline is made even if the shard is late for it.
-            if due.is_some_and(|due| at >= due) || (reading && due.is_some_and(|due| now >= due)) {
+            let (reading, reached) = match &gate.state {
+                State::Closed(p) => (p.is_reading() || p.is_reached(), p.has_reached()),
+                _ => (false, false),
+            };
+            // A shard that is late makes a read that was due before the deadline, and pushes what is
+            // visible by a watermark's word: its wake waits behind others.
+            if reached {
+                self.read(id);
+            } else if due.is_some_and(|due| at >= due || (reading && now >= due)) {
                 self.expire(id);
             } else if self.is_abandoned(id) {
                 self.abandon(id);

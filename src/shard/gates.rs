@@ -112,6 +112,11 @@ impl<T> Producer<T> {
         matches!(self, Producer::Reached { .. })
     }
 
+    /// Whether it waited for a watermark that is there now.
+    pub(super) fn has_reached(&self) -> bool {
+        matches!(self, Producer::Reached { reached, .. } if reached.is_ready())
+    }
+
     /// Takes the position of one that this takes the place of, if that is further on.
     pub(super) fn not_before(&mut self, older: &Producer<T>) {
         if let (Producer::Reached { reached, .. }, Producer::Reached { reached: older, .. }) =

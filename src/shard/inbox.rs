@@ -288,6 +288,7 @@ impl<T> Inbox<T> {
     pub(super) fn finish(&self, messages: &mut Vec<Message<T>>, refusals: &mut Refusals<T>) {
         let stranded = self.stranded.lock();
         self.finished.store(true, Relaxed);
+        self.bell.pass();
         self.queue.drain(messages);
         let mut channels = Vec::new();
         self.refused_by_now(&mut channels);

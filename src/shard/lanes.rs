@@ -244,7 +244,10 @@ impl<T: Clone + Send + 'static> Engine<T> {
         self.release(&channel, &gate.delivery);
         if matches!(gate.delivery, Delivery::Lost(_)) {
             self.lanes[id].refusing = false;
-            if let Some(refusal) = channel.attached.take_refusal() {
+            // At the close it is left where it is, unread, and told as lost.
+            if !self.settings.closing.load(Relaxed)
+                && let Some(refusal) = channel.attached.take_refusal()
+            {
                 self.admit_refused(channel, *refusal);
             }
         }

@@ -39,6 +39,16 @@ impl Bell {
         Self(bell)
     }
 
+    /// A bell whose sleeper is not named yet: see [`attach`](Self::attach).
+    pub fn unattached() -> Self {
+        Self(Arc::new(super::bell::Bell::new()))
+    }
+
+    /// Names the calling thread as its sleeper.
+    pub fn attach(&self) {
+        self.0.attach();
+    }
+
     /// Tells the sleeper to look.
     pub fn ring(&self) {
         self.0.ring(super::bell::MAIL);

@@ -6,6 +6,8 @@
 pub(super) const CLOSE_IGNORES_HOLDER: &str = "close_ignores_holder";
 /// A close leaves the live bit set.
 pub(super) const CLOSE_LEAVES_LIVE: &str = "close_leaves_live";
+/// A close that comes second returns before the first has ended anything.
+pub(super) const CLOSED_BEFORE_IT_IS: &str = "closed_before_it_is";
 /// A close under a push does not ask for a sweep.
 pub(super) const CLOSE_ASKS_FOR_NO_SWEEP: &str = "close_asks_for_no_sweep";
 /// A receiver sleeps without coming by the turn.
@@ -28,6 +30,7 @@ pub(super) const LOSS_WITHOUT_FLAG: &str = "loss_without_flag";
 pub const ALL: &[&str] = &[
     CLOSE_IGNORES_HOLDER,
     CLOSE_LEAVES_LIVE,
+    CLOSED_BEFORE_IT_IS,
     CLOSE_ASKS_FOR_NO_SWEEP,
     SLEEP_WITHOUT_TURN,
     SLEEP_WITHOUT_LOOK,

@@ -283,13 +283,17 @@ impl<T, A: Attached> Topic<T, A> {
 
     /// Ends a subscription, once; later calls do nothing. Returns the ticket up to which pushes
     /// were ordered before the end, to the one caller that ended it. Takes the writers' lock, never
-    /// waits for a push.
+    /// waits for a push. When it returns no push that begins later touches the mailbox, whoever ended
+    /// the subscription: the lock is taken first, so that a later caller finds an earlier one done.
     pub(crate) fn retire(&self, mailbox: &Mailbox<T>) -> Option<u64> {
+        if planted(faults::CLOSED_BEFORE_IT_IS) && mailbox.is_closed() {
+            return None;
+        }
+        let mut writers = self.writers.lock();
         if !mailbox.close() {
             return None;
         }
         let waker = mailbox.take_waker();
-        let mut writers = self.writers.lock();
         let (chunk, bit) = chunk::home(mailbox);
         let live = bits_without(faults::CLOSE_LEAVES_LIVE, 1 << bit);
         chunk.live.fetch_and(!live, Relaxed);

@@ -8,7 +8,7 @@ use std::task::Waker;
 
 use super::chunk;
 use super::faults::{self, planted};
-use super::turn::{ATTN, HELD, SHUT, Turn};
+use super::turn::{ATTN, OWED, SHUT, Turn};
 use super::{Attached, FirstNotice, Topic};
 use crate::mailbox::{EvictOwn, Flags, Header, InRing, Ledger, Mailbox, Overflow, Place};
 use crate::sync::{Arc, Ordering::Relaxed, order, panics::contain};
@@ -363,9 +363,11 @@ impl<T, A: Attached> Receiver<T, A> {
                 return Some(missed);
             }
         }
-        // Whoever holds the turn may yet count losses, or fill the first notice.
-        let held = turn.has(HELD) && !planted(faults::END_WHILE_HELD);
-        if turn.has(SHUT) && !held {
+        // Whoever holds the turn may yet count losses, or fill the first notice. `ATTN` comes with `SHUT`,
+        // and is answered last: when it is gone all is delivered and counted. That the turn be free is
+        // not asked for, since who is woken under it would be woken for nothing, and ask again.
+        let over = !turn.has(ATTN | OWED) && !turn.in_flight() || planted(faults::END_WHILE_HELD);
+        if turn.has(SHUT) && over {
             // The first notice was filled before the end, or never will be.
             if self
                 .first
@@ -393,8 +395,8 @@ impl<T, A: Attached> Receiver<T, A> {
             return self.next();
         }
         self.topic.update(order::turn_wait(), |turn| {
-            // Past the deliveries a holder concerns only those who wait for the end.
-            if turn.in_flight() || (turn.has(SHUT) && turn.has(HELD)) {
+            // A holder past its deliveries does not concern us: what it did our last look finds.
+            if turn.in_flight() {
                 turn.with(ATTN)
             } else {
                 turn
@@ -476,7 +478,10 @@ impl<T, A: Attached> Receiver<T, A> {
 
 impl<T, A: Attached> Drop for Receiver<T, A> {
     fn drop(&mut self) {
-        self.topic.retire(&self.mailbox);
+        // Closed already, as a rule, by whoever held the registration, and waited for there.
+        if !self.mailbox.is_closed() {
+            self.topic.retire(&self.mailbox);
+        }
         if self.evict_own().is_some_and(|own| own.reader.has_claimed()) {
             let payload = self.take(None);
             contain(|| drop(payload));

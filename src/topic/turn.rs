@@ -11,7 +11,8 @@
 //! | `SWEEP`  | a closer                       | mailboxes were retired under the holder; likewise      |
 //! | `OWED`   | whoever lost a push            | losses are to be counted; likewise                     |
 //! | `MORE`   | the shard                      | ring the shard when the turn is free; likewise         |
-//! | `SHUT`   | the closing registry           | nothing begins any more; never cleared                 |
+//! | `SHUT`   | the closing registry           | nothing begins any more; never cleared. Comes with     |
+//! |          |                                | `ATTN`, which goes when all that began is told          |
 //!
 //! Valid words: `ATTN`, `SWEEP`, `OWED`, `MORE` and `DONE` occur with `HELD` only.
 

@@ -3,6 +3,7 @@
 mod budget;
 mod caps;
 mod close;
+mod eager;
 mod gates;
 mod handles;
 mod hostile;

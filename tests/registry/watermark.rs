@@ -155,3 +155,37 @@ fn w5_a_followed_view_opens_gates() {
     replica.store(7, SeqCst);
     assert_eq!(next(&mut subscription), changed(7));
 }
+
+/// More than the shard looks at in one step: the rest of them are past their deadline when it comes
+/// to them.
+#[test]
+fn w2_a_position_reached_in_time_is_pushed_however_late_the_shard_is() {
+    let budget = Duration::from_millis(30);
+    let registry: Registry<u64> = Registry::builder()
+        .workers(1)
+        .queue_capacity(1_024)
+        .retry(Retry::fixed(2, budget))
+        .build()
+        .unwrap();
+    let view = Watermark::new(0);
+    let keys: Vec<_> = (0..200).map(|n| format!("k{n}")).collect();
+    let mut subscriptions: Vec<_> = (keys.iter())
+        .map(|key| registry.subscribe(key).unwrap())
+        .collect();
+    let _busy = registry.subscribe("busy").unwrap();
+    let barrier = block_shard(&registry, "busy", 1);
+    for key in &keys {
+        queued(registry.submit_at(key, view.reached(1), 1));
+    }
+    barrier.open();
+    until("all wait", || waiting(&registry) == keys.len());
+    let barrier = block_shard(&registry, "busy", 2);
+    view.advance(1);
+    let late = std::time::Instant::now();
+    until("their time is over", || late.elapsed() > 4 * budget);
+    barrier.open();
+    for subscription in &mut subscriptions {
+        assert_eq!(next(subscription), changed(1));
+    }
+    assert_eq!(registry.stats().shards[0].expired, 0);
+}

@@ -169,6 +169,25 @@ fn close_against_close() {
     });
 }
 
+/// Property: who closes second, and returns, finds the subscription closed for every push that begins
+/// then. Two threads: a closer, and another, who pushes then.
+#[test]
+fn a_second_close_returns_no_earlier_than_the_first() {
+    model(|| {
+        let topic = topic();
+        let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, 1);
+        let first = subscriber.receiver().closer();
+        let second = subscriber.receiver().closer();
+        let pusher = thread::spawn(move || {
+            second.close();
+            assert_eq!(push(&topic, 1), 0);
+        });
+        first.close();
+        pusher.join().unwrap();
+        subscriber.drain().assert_accounts_for(0..=0);
+    });
+}
+
 /// Property: the owner's drop and a close from elsewhere, under a push, drain and free once. Three
 /// threads: owner, closer, pusher.
 #[test]

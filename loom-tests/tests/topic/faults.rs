@@ -109,6 +109,10 @@ const CANARIES: &[(&str, &str)] = &[
         "close_leaves_live",
         "close::push_against_the_drop_of_a_ring",
     ),
+    (
+        "closed_before_it_is",
+        "close::a_second_close_returns_no_earlier_than_the_first",
+    ),
     ("close_asks_for_no_sweep", "close::two_closes_under_a_push"),
     (
         "sleep_without_turn",
