@@ -90,21 +90,19 @@ impl fmt::Display for SubscriptionId {
 pub struct Subscription<T> {
     receiver: Receiver<T, KeyState<T>>,
     registration: Registration<T>,
-    /// What the key had counted when this began.
-    coalesced: u64,
-    skipped: u64,
 }
 
 impl<T> Subscription<T> {
-    pub(crate) fn new(receiver: Receiver<T, KeyState<T>>, registration: Registration<T>) -> Self {
+    pub(crate) fn new(
+        mut receiver: Receiver<T, KeyState<T>>,
+        registration: Registration<T>,
+    ) -> Self {
         let state = &receiver.topic().attached;
-        let coalesced = state.coalesced.load(Relaxed);
-        let skipped = state.skipped.load(Relaxed);
+        let counted = [&state.coalesced, &state.skipped].map(|count| count.load(Relaxed));
+        receiver.keep_counted(counted);
         Self {
             receiver,
             registration,
-            coalesced,
-            skipped,
         }
     }
 
@@ -136,7 +134,7 @@ impl<T> Subscription<T> {
     #[must_use]
     pub fn coalesced(&self) -> u64 {
         let now = self.receiver.topic().attached.coalesced.load(Relaxed);
-        now.saturating_sub(self.coalesced)
+        now.saturating_sub(self.receiver.counted()[0])
     }
 
     /// Gates of the key that expired silently, since this subscription began
@@ -145,7 +143,8 @@ impl<T> Subscription<T> {
     #[must_use]
     pub fn skipped(&self) -> u64 {
         let now = self.receiver.topic().attached.skipped.load(Relaxed);
-        now.saturating_sub(self.skipped) + u64::from(self.receiver.has_skipped_first())
+        now.saturating_sub(self.receiver.counted()[1])
+            + u64::from(self.receiver.has_skipped_first())
     }
 
     /// The next notice, if there is one. Wait-free with [`Overflow::DropNewest`](crate::Overflow),

@@ -50,11 +50,19 @@ struct Peeked {
     slot: Option<InRing>,
 }
 
+/// What few receivers have need of.
+struct Origin<T> {
+    /// The subscription's own first notice, until it is taken.
+    first: Option<Arc<FirstNotice<T>>>,
+    /// What the rooms above had counted for the key when the subscription began.
+    counted: [u64; 2],
+}
+
 /// The one owner of a subscription's mailbox. 24 bytes: where it stands is in the mailbox.
 pub(crate) struct Receiver<T, A: Attached = ()> {
     mailbox: Mailbox<T>,
     topic: Arc<Topic<T, A>>,
-    first: Option<Arc<FirstNotice<T>>>,
+    origin: Option<Box<Origin<T>>>,
 }
 
 impl<T, A: Attached> Receiver<T, A> {
@@ -69,7 +77,7 @@ impl<T, A: Attached> Receiver<T, A> {
         let mut receiver = Self {
             mailbox,
             topic,
-            first: None,
+            origin: None,
         };
         let place = receiver.place();
         place.last = before.completed();
@@ -160,14 +168,40 @@ impl<T, A: Attached> Receiver<T, A> {
     /// Makes this subscription's own first notice come in its place.
     pub(crate) fn await_first(&mut self) -> Arc<FirstNotice<T>> {
         let first = Arc::new(FirstNotice::new());
-        self.first = Some(first.clone());
+        self.origin().first = Some(first.clone());
         self.place().flags.set(Flags::FIRST);
         first
     }
 
+    /// Keeps what the rooms above had counted for the key when this subscription began.
+    pub(crate) fn keep_counted(&mut self, counted: [u64; 2]) {
+        // Most keys never count anything.
+        if counted != [0; 2] {
+            self.origin().counted = counted;
+        }
+    }
+
+    /// What was kept.
+    pub(crate) fn counted(&self) -> [u64; 2] {
+        self.origin.as_ref().map_or([0; 2], |origin| origin.counted)
+    }
+
+    fn origin(&mut self) -> &mut Origin<T> {
+        self.origin.get_or_insert_with(|| {
+            Box::new(Origin {
+                first: None,
+                counted: [0; 2],
+            })
+        })
+    }
+
+    fn first(&self) -> Option<&Arc<FirstNotice<T>>> {
+        self.origin.as_ref()?.first.as_ref()
+    }
+
     /// Whether the gate of the first notice expired in silence.
     pub(crate) fn has_skipped_first(&self) -> bool {
-        self.first.as_ref().is_some_and(|first| first.is_skipped())
+        self.first().is_some_and(|first| first.is_skipped())
     }
 
     #[inline(always)]
@@ -231,7 +265,7 @@ impl<T, A: Attached> Receiver<T, A> {
         }
         loop {
             let peeked = self.peek();
-            if self.first.is_some()
+            if self.origin.is_some()
                 && let Some(next) = self.take_first(peeked)
             {
                 return next;
@@ -258,7 +292,7 @@ impl<T, A: Attached> Receiver<T, A> {
     /// The first notice, if it stands before the payload that was found (or before everything), or
     /// the losses before it.
     fn take_first(&mut self, found: Option<Peeked>) -> Option<Next<T>> {
-        let first = self.first.as_ref()?;
+        let first = self.first()?;
         let Some(after) = first.after() else {
             if first.is_skipped() {
                 // Kept to be counted, no longer awaited.
@@ -280,7 +314,7 @@ impl<T, A: Attached> Receiver<T, A> {
         if missed.is_some() {
             return missed;
         }
-        let first = self.first.take()?;
+        let first = self.origin.as_mut()?.first.take()?;
         self.place().flags.clear(Flags::FIRST);
         // SAFETY: this is the receiver, and the notice is there.
         let payload = unsafe { first.take() };
@@ -369,11 +403,7 @@ impl<T, A: Attached> Receiver<T, A> {
         let over = !turn.has(ATTN | OWED) && !turn.in_flight() || planted(faults::END_WHILE_HELD);
         if turn.has(SHUT) && over {
             // The first notice was filled before the end, or never will be.
-            if self
-                .first
-                .as_ref()
-                .is_some_and(|first| first.after().is_some())
-            {
+            if self.first().is_some_and(|first| first.after().is_some()) {
                 return None;
             }
             self.ledger().overlapped_or_discarded = 0;
@@ -470,7 +500,9 @@ impl<T, A: Attached> Receiver<T, A> {
     fn end(&mut self) {
         self.place().flags.set(Flags::ENDED);
         if !self.has_skipped_first() {
-            self.first = None;
+            self.origin
+                .iter_mut()
+                .for_each(|origin| origin.first = None);
         }
         self.forget_waker();
     }
