@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use afterwrite::{Notice, Registry, Subscription, WaitStrategy, Watermark};
+use afterwrite::{Notice, Pinning, Registry, Subscription, WaitStrategy, Watermark};
 use crossbeam_utils::CachePadded;
 
 use crate::histogram::Histogram;
@@ -264,7 +264,16 @@ impl Sleeper {
 }
 
 fn ours_parked_spinning_receiver() -> Trial {
-    let registry = one_worker(WaitStrategy::default());
+    parked_spinning_receiver(one_worker(WaitStrategy::default()))
+}
+
+/// As the other contenders' threads, which the kernel may run where the submitter runs.
+fn ours_parked_unpinned() -> Trial {
+    let registry = Registry::builder().workers(1).pinning(Pinning::Off);
+    parked_spinning_receiver(registry.build().expect("the settings are in range"))
+}
+
+fn parked_spinning_receiver(registry: Registry<u64>) -> Trial {
     let mut subscription = registry.subscribe("key").expect("there is no cap");
     Box::new(move || {
         std::thread::sleep(IDLE);
@@ -296,6 +305,54 @@ fn flume_hop_spinning_receiver() -> Trial {
         }
         nanos(begin)
     })
+}
+
+/// A thread that is pinned, parks, and answers when it is unparked.
+fn one_pinned_wake() -> Trial {
+    let turn = Arc::new(AtomicU64::new(0));
+    let ends = Arc::new(AtomicBool::new(false));
+    let thread = {
+        let (turn, ends) = (turn.clone(), ends.clone());
+        std::thread::spawn(move || {
+            if let Some(&core) = core_affinity::get_core_ids().unwrap_or_default().last() {
+                core_affinity::set_for_current(core);
+            }
+            while !ends.load(Ordering::Acquire) {
+                std::thread::park();
+                turn.fetch_or(1, Ordering::AcqRel);
+            }
+        })
+    };
+    let woken = thread.thread().clone();
+    let both = WakeToEnd {
+        woken,
+        ends,
+        _joined: Joined(Some(thread)),
+    };
+    Box::new(move || {
+        std::thread::sleep(IDLE);
+        turn.store(0, Ordering::Release);
+        let begin = Instant::now();
+        both.woken.unpark();
+        while turn.load(Ordering::Acquire) == 0 {
+            std::hint::spin_loop();
+        }
+        nanos(begin)
+    })
+}
+
+/// Ends a thread that parks.
+struct WakeToEnd {
+    woken: std::thread::Thread,
+    ends: Arc<AtomicBool>,
+    _joined: Joined,
+}
+
+impl Drop for WakeToEnd {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+        self.woken.unpark();
+    }
 }
 
 fn ours_both_parked() -> Trial {
@@ -344,9 +401,11 @@ fn two_flume_hops() -> Trial {
 /// `latency`, a shard that sleeps: an idle system with the default wait strategy.
 #[must_use]
 pub fn latency_parked(blocks: usize) -> Vec<Row> {
-    let one: [Contender; 2] = [
+    let one: [Contender; 4] = [
         ("afterwrite", ours_parked_spinning_receiver),
+        ("afterwrite, not pinned", ours_parked_unpinned),
         ("two flume hops", flume_hop_spinning_receiver),
+        ("floor: one wake of a pinned thread", one_pinned_wake),
     ];
     let both: [Contender; 2] = [
         ("afterwrite", ours_both_parked),
