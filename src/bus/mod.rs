@@ -171,7 +171,11 @@ pub enum Event {
 }
 
 /// Whether there is a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// ```
+/// assert_eq!(afterwrite::bus::Link::Down.to_string(), "down");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Link {
     /// There is one.
@@ -180,6 +184,16 @@ pub enum Link {
     Down,
     /// There is none, and there will be none.
     Closed,
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Closed => "closed",
+        })
+    }
 }
 
 /// What a bus knows of its connection. Counters only grow.
