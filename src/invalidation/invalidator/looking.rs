@@ -372,6 +372,9 @@ impl Invalidator {
     /// Takes publishers for dead at once that are not heard, by their name or by their incarnation's
     /// sixteen digits: for operators who know. What they had not said is lost. Says how many there
     /// were.
+    ///
+    /// A name that is [expected](crate::invalidation::Settings::expect) stays so: nothing is coherent
+    /// until somebody of that name is heard.
     pub fn forget(&self, who: &str) -> usize {
         let Some(remote) = self.remote() else {
             return 0;
