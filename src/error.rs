@@ -81,7 +81,7 @@ impl From<KeyError> for SubscribeError {
 }
 
 /// Why a registry could not be built.
-#[derive(Debug, Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// A size is zero that must not be.
@@ -108,9 +108,9 @@ pub enum BuildError {
         /// The cores that can be named.
         usable: Vec<usize>,
     },
-    /// The operating system gave no thread.
-    #[error("a shard's thread could not be started")]
-    Thread(#[source] std::io::Error),
+    /// A shard's thread could not be started.
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
 }
 
 /// The operating system gave no thread. Its own error is the [source](std::error::Error::source),
@@ -192,9 +192,10 @@ pub enum Submitted {
 /// How a publish ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[must_use = "a publish may be refused; then subscribers only learn that they missed it"]
+#[non_exhaustive]
 pub enum Published {
     /// This many subscribers have it (those with a full buffer are not among them, and will learn
-    /// that they missed it).
+    /// that they missed it). 0 also if the key has none, or is one that nobody can subscribe to.
     Reached(usize),
     /// Another push of the key was under way: the key's shard has it, and pushes it in the order of
     /// what was published, ahead of gates that wait.
@@ -228,5 +229,26 @@ impl BatchOutcome {
             Submitted::QueueFull => self.queue_full += 1,
             Submitted::Closed => self.closed += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_not_given_is_told_with_its_cause() {
+        let thread = || ThreadError::new(io::ErrorKind::WouldBlock.into());
+        let build = BuildError::from(thread());
+        assert_eq!(build.clone(), BuildError::Thread(thread()));
+        assert_eq!(build.to_string(), "a thread could not be started");
+        let cause = build.source().map(ToString::to_string);
+        assert_eq!(cause, Some(io::ErrorKind::WouldBlock.to_string()));
+        let follow = crate::FollowError::from(thread());
+        assert_ne!(follow, crate::FollowError::ZeroInterval);
+        assert_eq!(follow.to_string(), build.to_string());
     }
 }

@@ -1,5 +1,6 @@
 //! What an operator wants to hear of.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,6 +173,16 @@ pub enum SkipReason {
     Abandoned,
 }
 
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "expired",
+            Self::Panicked => "producer panicked",
+            Self::Abandoned => "abandoned",
+        })
+    }
+}
+
 /// Why a notice was given up. The key's subscribers get [`Missed`](crate::Notice::Missed).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[non_exhaustive]
@@ -180,6 +191,15 @@ pub enum DropReason {
     QueueFull,
     /// The registry closed while the notice was queued, or waited for its gate or its turn.
     Closed,
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::QueueFull => "queue full",
+            Self::Closed => "registry closed",
+        })
+    }
 }
 
 /// What subscribers get when a gate's budget is used up.

@@ -62,30 +62,42 @@ impl fmt::Display for SubscriptionId {
 /// One that also refetches what it missed, until the end:
 ///
 /// ```
-/// use afterwrite::{Notice, Registry};
+/// use std::time::{Duration, Instant};
+/// use afterwrite::{Notice, RecvTimeoutError, Registry};
 ///
 /// let registry: Registry<String> = Registry::new()?;
 /// let mut order = registry.subscribe("order/17")?;
-/// # registry.publish("order/17", "paid".to_owned());
+/// # let _ = registry.publish("order/17", "paid".to_owned());
+/// # let _ = registry.submit("order/17", |_| None);
 /// # registry.close();
 ///
 /// # let mut sent = Vec::new();
 /// # let mut send = |message: String| sent.push(message);
 /// # let fetch = || "read from the view".to_owned();
-/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// while let Some(notice) = order.recv().await {
-///     match notice {
-///         Notice::Changed(order) => send(order),
+/// let mut again: Option<Instant> = None; // when to fetch once more
+/// loop {
+///     let wait = again.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+///     match order.recv_timeout(wait) {
+///         Ok(Notice::Changed(order)) => send(order),
 ///         // The view shows it: what is fetched now is current.
-///         Notice::Missed { visible: true, .. } => send(fetch()),
-///         // The view may lag still; whatever it shows, a later change brings its own notice.
-///         Notice::Missed { visible: false, .. } => send(fetch()),
+///         Ok(Notice::Missed { visible: true, .. }) => send(fetch()),
+///         // The view may lag still, and nothing follows to say when it no longer does.
+///         Ok(Notice::Missed { visible: false, .. }) => {
+///             send(fetch());
+///             again = Some(Instant::now() + Duration::from_secs(5));
+///         }
+///         Err(RecvTimeoutError::Timeout) => {
+///             send(fetch());
+///             again = None;
+///         }
+///         Err(RecvTimeoutError::Ended) => break,
 ///     }
 /// }
-/// # });
-/// # assert_eq!(sent, ["paid"]);
+/// # assert_eq!(sent, ["paid", "read from the view"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// Asynchronous code puts its runtime's timeout around [`recv`](Self::recv), which is cancel-safe.
 #[must_use = "dropping a subscription unsubscribes"]
 pub struct Subscription<T> {
     receiver: Receiver<T, KeyState<T>>,

@@ -12,7 +12,7 @@ use afterwrite::invalidation::cache::{Invalidation, Reason};
 use afterwrite::invalidation::caches::BoundedMap;
 use afterwrite::invalidation::coherent::Coherent;
 use afterwrite::invalidation::fence::Coherence;
-use afterwrite::invalidation::subject::Entity;
+use afterwrite::invalidation::subject::{Entity, Id};
 use afterwrite::invalidation::{
     ConfirmError, EmitError, Emitted, Farewell, Invalidator, StartError, WatchError, Why,
 };
@@ -154,10 +154,9 @@ fn i2_a_node_that_only_writes_is_heard_and_hears_beats_alone() {
     while seen.try_next().is_some() {}
     assert_eq!(writer.emit(&entity(), "1"), Ok(Emitted::Sent));
     assert_eq!(seen.next(LONG), "1");
-    assert_eq!(
-        writer.emit_batch(&entity(), ["2", "3"], None),
-        Ok(Emitted::Sent)
-    );
+    let ids = ["2", "3"].map(|id| Id::new(id).unwrap());
+    let emitted = writer.emit_batch(&entity(), &ids, None);
+    assert_eq!(emitted, Ok(Emitted::Sent));
     assert_eq!(seen.next(LONG), "2");
     assert_eq!(seen.next(LONG), "3");
     let confirmed = block_on(writer.emit_confirmed(&entity(), "4"));

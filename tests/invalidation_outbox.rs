@@ -19,7 +19,7 @@ use afterwrite::invalidation::coherent::{Builder, Coherent, Loaded};
 use afterwrite::invalidation::fence::Coherence;
 use afterwrite::invalidation::subject::{Pattern, Subject};
 use afterwrite::invalidation::{EmitError, Farewell, Invalidator};
-use support::{LONG, block_on, entity, eventually, nap, pair, quick};
+use support::{LONG, Pair, block_on, entity, eventually, nap, pair, quick};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The lease of `quick` settings.
@@ -101,6 +101,22 @@ fn i7_who_closes_and_waits_for_a_guard_is_heard() {
     let _ = writing.committed().unwrap();
     assert_eq!(closing.join().unwrap(), Farewell::Said);
     assert_eq!(doubts, 0, "{suspects:?}");
+}
+
+#[test]
+fn a_close_begins_though_its_future_is_not_polled() {
+    fn spawnable<F: Future + Send + 'static>(future: F) -> F {
+        future
+    }
+    let Pair { writer, reader, .. } = pair(|s| s);
+    let closing = spawnable(writer.close_async(LONG));
+    let late = writer.writing(&entity(), "1");
+    assert_eq!(late.err(), Some(EmitError::Closed));
+    drop(spawnable(writer.close_async(LONG)));
+    eventually("a goodbye", || reader.stats().publishers == 0);
+    // It borrows nothing.
+    drop(writer);
+    assert_eq!(block_on(closing), Farewell::Said);
 }
 
 #[test]

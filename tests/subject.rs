@@ -2,7 +2,9 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::fmt::Debug;
 use std::hint::black_box;
+use std::str::FromStr;
 
 use afterwrite::invalidation::subject::{
     Address, EncodedId, Entity, EntityRef, Id, IdRef, MAX_ENTITY_LEN, MAX_ID_LEN, MAX_PREFIX_LEN,
@@ -449,6 +451,35 @@ fn i1_lookups_by_text_find_typed_keys() {
     assert!(set.contains("a.b"));
     let entity = EntityRef::try_from("user").unwrap();
     assert_eq!(entity.to_entity().to_string(), "user");
+}
+
+#[test]
+fn i1_typed_texts_are_made_from_text_and_lent_as_text() {
+    fn owned<T>(text: &str)
+    where
+        T: FromStr<Err = SubjectError>
+            + for<'a> TryFrom<&'a str, Error = SubjectError>
+            + AsRef<str>
+            + Debug,
+    {
+        assert_eq!(text.parse::<T>().unwrap().as_ref(), text);
+        assert_eq!(T::try_from(text).unwrap().as_ref(), text);
+        assert!(T::from_str("").is_err() && T::try_from("").is_err());
+    }
+    fn borrowed<'a, T>(text: &'a str)
+    where
+        T: TryFrom<&'a str, Error = SubjectError> + AsRef<str> + Debug,
+    {
+        assert_eq!(T::try_from(text).unwrap().as_ref(), text);
+        assert!(T::try_from("").is_err());
+    }
+    owned::<Entity>("user");
+    owned::<Id>("a.b");
+    owned::<Prefix>("shop.cache");
+    owned::<Pattern>("shop.*.>");
+    borrowed::<EntityRef<'_>>("user");
+    borrowed::<IdRef<'_>>("a.b");
+    borrowed::<Subject<'_>>("shop.cache");
 }
 
 #[test]

@@ -166,6 +166,32 @@ fn i5_a_cache_that_fails_is_bypassed_and_suspect_until_it_clears() {
 }
 
 #[test]
+fn i9_a_shared_cache_is_watched_and_loaded_through_a_handle() {
+    let mood = Arc::new(AtomicUsize::new(WELL));
+    let shared = Arc::new(Frail {
+        map: BoundedMap::new(10),
+        mood: mood.clone(),
+    });
+    let erased: Arc<dyn Store<Value = u64>> = shared.clone();
+    let users = Coherent::new(erased);
+    let driver = Target::from(&users).attach(PATIENCE).unwrap();
+    driver.recover(Reason::Joined, None).unwrap();
+    users.get_or_load_blocking("42", answers(1)).unwrap();
+    users.get_or_load_blocking("43", answers(1)).unwrap();
+    assert!(shared.get("42").is_some());
+    driver.invalidate("42", None).unwrap();
+    assert!(shared.get("42").is_none());
+    driver.flush(Reason::Requested, None).unwrap();
+    assert!(shared.get("43").is_none());
+
+    let driver = Target::new(shared).attach(PATIENCE).unwrap();
+    driver.invalidate("42", None).unwrap();
+    mood.store(UNFINISHED, SeqCst);
+    assert_eq!(driver.invalidate("42", None), Err(Unfinished));
+    assert_eq!(driver.flush(Reason::Requested, None), Err(Unfinished));
+}
+
+#[test]
 fn i9_an_insertion_that_may_come_late_is_never_served() {
     let mood = Arc::new(AtomicUsize::new(UNFINISHED));
     let users = Coherent::new(Frail {

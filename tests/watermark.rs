@@ -430,11 +430,11 @@ fn w5_failed_reads_are_counted_and_tried_again() {
 fn w5_nonsense_is_refused_and_a_place_is_given_back() {
     let watermark = Watermark::new(0);
     let zero = watermark.follow(|| None, Duration::ZERO).unwrap_err();
-    assert!(matches!(zero, FollowError::ZeroInterval));
+    assert_eq!(zero, FollowError::ZeroInterval);
 
     let first = watermark.follow(|| Some(1), Duration::MAX).unwrap();
     let second = watermark.follow(|| Some(1), TICK).unwrap_err();
-    assert!(matches!(second, FollowError::AlreadyFollowed));
+    assert_eq!(second, FollowError::AlreadyFollowed);
     drop(first);
     let third = watermark.follow(|| Some(1), TICK).unwrap();
     watermark.wait_for_timeout(1, LONG).unwrap();

@@ -196,7 +196,7 @@ pub(crate) fn verdict(nodes: &[Figures], episodes: &[Episode], bound: Duration) 
         );
         unless(
             node.farewell == Farewell::Said,
-            format!("its goodbye: {:?}", node.farewell),
+            format!("its goodbye: {}", node.farewell),
         );
     }
     for episode in episodes {

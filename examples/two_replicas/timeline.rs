@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use afterwrite::invalidation::Suspect;
 use afterwrite::invalidation::fence::Coherence;
-use afterwrite::invalidation::{Suspect, Why};
 
 use crate::node::Node;
 use crate::report::{count, percent};
@@ -106,12 +106,12 @@ impl Timeline {
             Coherence::Suspect => blame(&node.invalidator.suspects(&node.entity)),
             _ => String::new(),
         };
-        let from = from.map(|from| format!("{from:?} → ")).unwrap_or_default();
+        let from = from.map(|from| format!("{from} → ")).unwrap_or_default();
         let because = match blamed.as_str() {
             "" => String::new(),
             blamed => format!(": {blamed}"),
         };
-        self.say(&format!("{}  {from}{to:?}{because}", node.name));
+        self.say(&format!("{}  {from}{to}{because}", node.name));
         self.note(number, at, &[to]);
     }
 
@@ -120,7 +120,7 @@ impl Timeline {
     fn blinked(&self, number: usize, node: &Node) {
         let at = Instant::now();
         self.say(&format!(
-            "{}  Coherent → Suspect → Coherent: a gap, flushed at once",
+            "{}  coherent → suspect → coherent: a gap, flushed at once",
             node.name
         ));
         self.note(number, at, &[Coherence::Suspect, Coherence::Coherent]);
@@ -151,22 +151,6 @@ fn progress(nodes: &[Arc<Node>]) -> String {
 }
 
 fn blame(suspects: &[Suspect]) -> String {
-    let each = suspects.iter().map(|suspect| {
-        let why = match suspect.why {
-            Why::OwnPath => "its own beats do not come back",
-            Why::Ended => "the bus has ended",
-            Why::Silent => "silent",
-            Why::Uncalibrated => "its clock is not understood",
-            Why::Awaited => "something is missing, its next beat is awaited",
-            Why::Expected => "expected, never heard",
-            Why::Unsettled => "a write takes too long",
-            Why::TooManyPublishers => "too many publishers",
-            _ => "in doubt",
-        };
-        match suspect.name.as_str() {
-            "" => format!("unnamed, {why}"),
-            name => format!("{name}, {why}"),
-        }
-    });
-    each.collect::<Vec<_>>().join("; ")
+    let each: Vec<_> = suspects.iter().map(Suspect::to_string).collect();
+    each.join("; ")
 }

@@ -45,7 +45,7 @@ const MAX_PAYLOAD: usize = 1 << 20;
 ///
 /// let bus = LocalBus::new();
 /// let (seen, received) = mpsc::channel();
-/// let subscription = bus.subscribe(
+/// let interest = bus.subscribe(
 ///     &Pattern::new("cache.>")?,
 ///     Box::new(move |delivery: Delivery<'_>| {
 ///         if let Delivery::Message { subject, .. } = delivery {
@@ -55,7 +55,7 @@ const MAX_PAYLOAD: usize = 1 << 20;
 /// )?;
 /// bus.publisher().publish(Subject::new("cache.user.42")?, b"")?;
 /// assert_eq!(received.recv()?, "cache.user.42");
-/// drop(subscription);
+/// drop(interest);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -24,7 +24,6 @@
 //! | [`LocalBus`] | short locks | starts a thread | the subscription's own thread |
 //! | `NatsBus` | short lock, copies | the client's queue | the bus's runtime |
 //! | [`ChaosBus`] | short lock | short lock | the thread that steps the network |
-//!
 
 mod chaos;
 mod local;
@@ -51,7 +50,7 @@ pub trait Bus: fmt::Debug + Send + Sync + 'static {
     /// A new sending side. Each has its own place in the queue to the wire.
     fn publisher(&self) -> Box<dyn Publisher>;
 
-    /// Delivers every message that matches `pattern` to `inbox`, until the subscription is
+    /// Delivers every message that matches `pattern` to `inbox`, until the [`Interest`] is
     /// dropped or the bus closes. Returns before the other side knows of it.
     ///
     /// What this bus's own publishers send afterwards is asked for before it is sent, so that it
@@ -171,7 +170,11 @@ pub enum Event {
 }
 
 /// Whether there is a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// ```
+/// assert_eq!(afterwrite::bus::Link::Down.to_string(), "down");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Link {
     /// There is one.
@@ -180,6 +183,16 @@ pub enum Link {
     Down,
     /// There is none, and there will be none.
     Closed,
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Closed => "closed",
+        })
+    }
 }
 
 /// What a bus knows of its connection. Counters only grow.
@@ -233,15 +246,16 @@ pub enum SubscribeError {
 }
 
 /// That messages of a pattern are wanted: a running subscription to the bus, which NATS calls an
-/// interest. (A [`Subscription`](crate::Subscription) is a registry's.) Dropping it ends it: a delivery under way may finish, none begins
-/// afterwards. Dropping does not wait, and may happen inside the inbox itself.
+/// interest. (A [`Subscription`](crate::Subscription) is a registry's.) Dropping it ends it: a
+/// delivery under way may finish, none begins afterwards. Dropping does not wait, and may happen
+/// inside the inbox itself.
 #[must_use = "dropping an interest ends it"]
 pub struct Interest {
     end: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
 impl Interest {
-    /// A subscription that runs `end`, once, when it is dropped. For those who write a [`Bus`].
+    /// An interest that runs `end`, once, when it is dropped. For those who write a [`Bus`].
     pub fn new(end: impl FnOnce() + Send + Sync + 'static) -> Self {
         Self {
             end: Some(Box::new(end)),

@@ -106,7 +106,7 @@
 //! | a write takes longer than [`write_limit`] | beats carry it as unsettled | all |
 //! | an emit is refused after its commit: denied, too large, or while the node ends | its number is used up: a gap, at the next beat | all |
 //! | another process speaks with this node's incarnation (a fork, a snapshot) | a number or a time that this node did not send | both, who then take new ones |
-//! | a publisher ends in order | it is not suspect: its goodbye carries its last numbers | |
+//! | a publisher ends in order | it is not suspect: its goodbye carries its last numbers. Of a name that is [expected] the goodbye vouches for one lease, in which the next node of that name should be heard | who expects it, if none is |
 //!
 //! `cargo run --release --example two_replicas` does three of them to two nodes over one database, and
 //! judges each read by what the claim says.
@@ -142,6 +142,7 @@
 //! - **Within B**, an old value may be served as `Coherent`: that is what a bound means. A write that has
 //!   to be seen at once needs the database.
 //!
+//! [expected]: crate::invalidation::Settings::expect
 //! [`emit`]: crate::invalidation::Invalidator::emit
 //! [`is_plain`]: crate::invalidation::Invalidator::is_plain
 //! [`Invalidator::coherence`]: crate::invalidation::Invalidator::coherence

@@ -33,7 +33,7 @@ use waiters::Shared;
 /// | call | progress |
 /// |---|---|
 /// | [`get`](Self::get), [`Reached::is_ready`] | wait-free, one load |
-/// | [`advance`](Self::advance), nobody due | lock-free, one read-modify-write and one load |
+/// | [`advance`](Self::advance), nobody due | lock-free, two loads and one read-modify-write |
 /// | `advance`, somebody due | a short lock for each 64 woken; wakes outside it |
 /// | registering and taking back | a short lock, `O(log n)` in those who wait |
 ///

@@ -1,6 +1,7 @@
 //! What an invalidation reaches: anything that can drop one id, or everything.
 
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -11,7 +12,8 @@ use super::fence::Stamp;
 /// Calls may come from any thread, several at once. They hold up those who invalidate, and nobody
 /// else; they should drop and return. A panic is caught, and treated as [`Unfinished`].
 ///
-/// A closure is a `Cache` too:
+/// An [`Arc`] of a `Cache` is one as well, so that its readers can keep a handle to it. A closure is a
+/// `Cache` too:
 ///
 /// ```
 /// use afterwrite::invalidation::cache::Invalidation;
@@ -136,6 +138,30 @@ impl fmt::Display for Reason {
             Self::PublisherSilent => "publisher silent",
             Self::Unsettled => "unsettled write",
         })
+    }
+}
+
+/// Drops from the one inside, so that its owner can keep a handle to it.
+impl<C: Cache + ?Sized> Cache for Arc<C> {
+    fn remove(&self, id: &str) -> Result<(), Unfinished> {
+        (**self).remove(id)
+    }
+
+    fn clear(&self, reason: Reason) -> Result<(), Unfinished> {
+        (**self).clear(reason)
+    }
+}
+
+/// Keeps in the one inside, so that its owner can keep a handle to it.
+impl<S: Store + ?Sized> Store for Arc<S> {
+    type Value = S::Value;
+
+    fn get(&self, id: &str) -> Option<Entry<S::Value>> {
+        (**self).get(id)
+    }
+
+    fn insert(&self, id: &str, entry: Entry<S::Value>) -> Result<(), Unfinished> {
+        (**self).insert(id, entry)
     }
 }
 

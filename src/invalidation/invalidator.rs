@@ -82,7 +82,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 ///
 /// let writing = invalidator.writing(&user, "42")?;
 /// // ... commit to the database; whatever happens, everybody drops user 42 ...
-/// let _emitted = writing.committed()?;
+/// writing.committed()?;
 /// # drop(watch);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

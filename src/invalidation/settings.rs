@@ -171,7 +171,13 @@ impl Settings {
     }
 
     /// Names of publishers without which nothing is coherent, so that what they emit counts even
-    /// before they were first heard.
+    /// before they were first heard. None by default.
+    ///
+    /// While nobody of such a name is heard nothing is coherent, for however long: neither
+    /// [`retire_after`](Self::retire_after) nor [`forget`](super::Invalidator::forget) ends that, and
+    /// a goodbye puts it off by one lease only. [Suspects](super::Invalidator::suspects) then have
+    /// [`Why::Expected`](super::Why::Expected). So name only what always runs and keeps its name over
+    /// a restart: the pods of a StatefulSet, not those of a Deployment.
     #[must_use]
     pub fn expect<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.expect.extend(names.into_iter().map(Into::into));

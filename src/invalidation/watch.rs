@@ -117,6 +117,7 @@ impl Watch {
     }
 
     /// As [`stop`](Self::stop), on this thread; `false` if that took longer than `within`.
+    #[must_use = "`false`: what was queued is not all applied yet"]
     pub fn stop_blocking(mut self, within: std::time::Duration) -> bool {
         let worker = self.worker.clone();
         self.end();

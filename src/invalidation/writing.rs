@@ -19,7 +19,7 @@ use super::subject::{Entity, Id};
 /// # fn commit() -> Result<(), std::io::Error> { Ok(()) }
 /// let writing = invalidator.writing(&user, "42")?;
 /// commit()?; // an error here drops the guard, which emits
-/// let _emitted = writing.committed()?;
+/// writing.committed()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use super::{Core, Registry};
 use crate::directory::Hasher;
-use crate::error::BuildError;
+use crate::error::{BuildError, ThreadError};
 use crate::gate::Retry;
 use crate::mailbox::{MAX_CAPACITY, Overflow};
 use crate::observer::{Expiry, Observer};
@@ -405,7 +405,7 @@ impl<T> Builder<T> {
                 core.shard_ended(inbox.index);
                 core.begin_closing();
                 core.wait_closed(None);
-                return Err(BuildError::Thread(error));
+                return Err(BuildError::Thread(ThreadError::new(error)));
             }
         }
         Ok(Registry::from_core(core))

@@ -289,11 +289,25 @@ impl<T: Clone + Send + 'static> Registry<T> {
     }
 
     /// Pushes a payload to every subscriber of the key, at once and on the calling thread: it
-    /// overtakes gates that wait.
+    /// overtakes gates that wait. Without subscribers it answers
+    /// [`Published::Reached(0)`](Published::Reached), also for a key that nobody can subscribe to,
+    /// empty or overlong.
     ///
     /// If another push of the key is under way the payload goes to the key's shard, which pushes it
     /// next, ahead of gates that wait as well. Lock-free, but for the queue's short lock in that
     /// case. Payloads published by one thread keep their order.
+    ///
+    /// ```
+    /// use afterwrite::{Notice, Published, Registry};
+    ///
+    /// let registry: Registry<&str> = Registry::new()?;
+    /// let mut order = registry.subscribe("order/17")?;
+    /// assert_eq!(registry.publish("order/17", "paid"), Published::Reached(1));
+    /// assert_eq!(order.try_recv(), Ok(Notice::Changed("paid")));
+    /// assert_eq!(registry.publish("order/18", "paid"), Published::Reached(0));
+    /// assert_eq!(registry.publish("", "paid"), Published::Reached(0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn publish(&self, key: &str, payload: T) -> Published {
         self.core().publish(key, payload)
     }

@@ -113,14 +113,14 @@ impl Watched {
 
     /// A gate ended without a push; the observer is told unless it was told of that notice before.
     pub(crate) fn skipped(&self, key: &str, reason: SkipReason, tell: bool) {
-        tracing::debug!(key, ?reason, "a gate ended without a push");
+        tracing::debug!(key, %reason, "a gate ended without a push");
         if tell {
             self.tell(|o| o.push_skipped(key, reason));
         }
     }
 
     pub(crate) fn dropped(&self, key: &str, reason: DropReason) {
-        tracing::debug!(key, ?reason, "a notice was given up");
+        tracing::debug!(key, %reason, "a notice was given up");
         self.tell(|o| o.dropped(key, reason));
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use afterwrite::{Observer, Registry, SubscriptionId, Timing};
+use afterwrite::{DropReason, Observer, Registry, SkipReason, SubscriptionId, Timing};
 
 use crate::support::*;
 
@@ -101,6 +101,15 @@ fn r19_timing_is_there_when_it_is_asked_for() {
     assert!(timings[0].waited >= Duration::from_millis(4));
     assert!(timings[0].walked < SOON);
     assert!(registry.stats().shards[0].longest_read > Duration::ZERO);
+}
+
+#[test]
+fn r19_reasons_are_shown_in_words() {
+    use SkipReason::{Abandoned, Expired, Panicked};
+    let skipped = [Expired, Panicked, Abandoned].map(|reason| reason.to_string());
+    assert_eq!(skipped, ["expired", "producer panicked", "abandoned"]);
+    let dropped = [DropReason::QueueFull, DropReason::Closed].map(|reason| reason.to_string());
+    assert_eq!(dropped, ["queue full", "registry closed"]);
 }
 
 struct Panics(Arc<AtomicUsize>);

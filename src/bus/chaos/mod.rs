@@ -90,7 +90,7 @@ pub struct NodeId(usize);
 /// let net = ChaosNet::new(7);
 /// let (sender, receiver) = (net.bus(), net.bus());
 /// net.set_faults(sender.node(), Faults { loss: 0.5, ..Faults::NONE });
-/// let subscription = receiver.subscribe(&Pattern::new(">")?, Box::new(|_: Delivery<'_>| {}))?;
+/// let interest = receiver.subscribe(&Pattern::new(">")?, Box::new(|_: Delivery<'_>| {}))?;
 /// net.advance(Duration::from_secs(1));
 /// let mut publisher = sender.publisher();
 /// for _ in 0..100 {

@@ -93,7 +93,7 @@ impl Pump {
             Poll::Ready(Err(_)) => Source::Over,
             Poll::Pending => Source::Waiting(subscribe),
         };
-        let subscription = {
+        let interest = {
             let listener = Arc::clone(&listener);
             Interest::new(move || listener.end())
         };
@@ -105,7 +105,7 @@ impl Pump {
             ledger,
             told_end: false,
         };
-        (pump, subscription)
+        (pump, interest)
     }
 
     fn deliver(&mut self, delivery: Delivery<'_>) {

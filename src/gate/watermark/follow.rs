@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Watermark;
 use super::order::PLAIN;
+use crate::error::ThreadError;
 use crate::sync::panics::contain;
 use crate::sync::parker::Parker;
 use crate::sync::{Arc, AtomicBool, AtomicU64};
@@ -19,7 +20,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU64};
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a watermark cannot be followed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FollowError {
     /// An interval of zero would read the view without a pause.
@@ -28,9 +29,9 @@ pub enum FollowError {
     /// One poller reads for all who wait; a second could only contradict it.
     #[error("the watermark is followed already")]
     AlreadyFollowed,
-    /// The operating system gave no thread.
-    #[error("no thread to follow a watermark with")]
-    Spawn(#[source] std::io::Error),
+    /// The thread that reads could not be started.
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
 }
 
 /// A thread that reads a view's position while somebody waits for it; dropping this ends it.
@@ -110,7 +111,7 @@ where
     let thread = std::thread::Builder::new()
         .name("afterwrite-follow".into())
         .spawn(move || poller.run())
-        .map_err(FollowError::Spawn)?;
+        .map_err(|error| FollowError::Thread(ThreadError::new(error)))?;
     Ok(Follower {
         control,
         thread: Some(thread),

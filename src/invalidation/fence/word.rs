@@ -18,6 +18,8 @@
 //! `CAPPED` adds an age limit in any state. The low bit of the state and `CAPPED` together tell in
 //! one test whether a hit has to look at the clock.
 
+use std::fmt;
+
 /// How far a node may trust what its cache holds.
 ///
 /// Read in one atomic load by [`Fence::coherence`](super::Fence::coherence).
@@ -32,6 +34,17 @@ pub enum Coherence {
     /// An invalidation may have been missed. Older entries are bypassed, and what is loaded now is
     /// served for one lease at most.
     Suspect,
+}
+
+impl fmt::Display for Coherence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Standalone => "standalone",
+            Self::Joining => "joining",
+            Self::Coherent => "coherent",
+            Self::Suspect => "suspect",
+        })
+    }
 }
 
 const STATE: u64 = 0b011;
@@ -124,6 +137,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn each_state_has_a_word() {
+        let words = STATES.map(|state| state.to_string());
+        assert_eq!(words, ["standalone", "joining", "coherent", "suspect"]);
     }
 
     #[test]

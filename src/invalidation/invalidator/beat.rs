@@ -149,4 +149,6 @@ fn end(inner: &Inner, remote: &Remote, farewell: super::types::Farewell) {
     drop(core);
     remote.farewell.lock().get_or_insert(farewell);
     remote.done.set();
+    // Also if nobody waits for the end.
+    remote.stop_listening();
 }

@@ -249,11 +249,11 @@ impl Inner {
         let Some(remote) = &self.remote else {
             return Ok(());
         };
-        let subscription = bus.subscribe(&self.wanted(), Box::new(inbox))?;
+        let interest = bus.subscribe(&self.wanted(), Box::new(inbox))?;
         let mut ear = remote.ear.lock();
         let old = match &mut *ear {
-            Ear::Open(open) => open.replace(subscription),
-            Ear::Closed => Some(subscription),
+            Ear::Open(open) => open.replace(interest),
+            Ear::Closed => Some(interest),
         };
         drop(ear);
         drop(old);

@@ -23,7 +23,46 @@ impl Invalidator {
     /// whose hits ask no fence, is told to drop everything when a doubt begins and again when it ends,
     /// since a doubt bypasses nothing of it. Takes a
     /// [`Coherent`](crate::invalidation::coherent::Coherent) by reference, any
-    /// [`Cache`](crate::invalidation::cache::Cache), or a closure.
+    /// [`Cache`](crate::invalidation::cache::Cache), also in an `Arc`, or a closure.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// use afterwrite::invalidation::cache::{Cache, Invalidation, Reason, Unfinished};
+    /// use afterwrite::invalidation::{Invalidator, subject::Entity};
+    ///
+    /// #[derive(Default)]
+    /// struct Names(Mutex<HashMap<String, String>>);
+    ///
+    /// impl Cache for Names {
+    ///     fn remove(&self, id: &str) -> Result<(), Unfinished> {
+    ///         self.0.lock().unwrap().remove(id);
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn clear(&self, _: Reason) -> Result<(), Unfinished> {
+    ///         self.0.lock().unwrap().clear();
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let invalidator = Invalidator::local(); // or one on a bus
+    /// let user = Entity::new("user")?;
+    ///
+    /// // Its readers hold one handle, and the watch another.
+    /// let names = Arc::new(Names::default());
+    /// let _watch = invalidator.watch(&user, names.clone())?;
+    /// let _log = invalidator.watch(&user, |what: Invalidation<'_>| match what {
+    ///     Invalidation::One(id) => println!("user {id} has changed"),
+    ///     Invalidation::All(reason) => println!("any user may have changed: {reason}"),
+    /// })?;
+    ///
+    /// names.0.lock().unwrap().insert("42".to_owned(), "Ada".to_owned());
+    /// invalidator.emit(&user, "42")?;
+    /// assert!(names.0.lock().unwrap().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`WatchError`].
@@ -333,6 +372,9 @@ impl Invalidator {
     /// Takes publishers for dead at once that are not heard, by their name or by their incarnation's
     /// sixteen digits: for operators who know. What they had not said is lost. Says how many there
     /// were.
+    ///
+    /// A name that is [expected](crate::invalidation::Settings::expect) stays so: nothing is coherent
+    /// until somebody of that name is heard.
     pub fn forget(&self, who: &str) -> usize {
         let Some(remote) = self.remote() else {
             return 0;
@@ -386,13 +428,18 @@ impl Invalidator {
     /// Ends in order: refuses what is new, hands over what waits, waits for open guards, says
     /// goodbye and sees it written out; at most `within`. Watches fall into doubt. Idempotent.
     ///
-    /// Needs no runtime. [`close`](Self::close) does the same on the calling thread.
-    pub async fn close_async(&self, within: Duration) -> Farewell {
-        let Some(remote) = self.begin_end(within) else {
-            return Farewell::Said;
-        };
-        remote.done.wait().await;
-        self.ended(remote)
+    /// The end begins at once, whether the future is polled or not; it waits. Needs no runtime.
+    /// [`close`](Self::close) does the same on the calling thread.
+    pub fn close_async(&self, within: Duration) -> impl Future<Output = Farewell> + Send + 'static {
+        self.begin_end(within);
+        let this = self.clone();
+        async move {
+            let Some(remote) = this.remote() else {
+                return Farewell::Said;
+            };
+            remote.done.wait().await;
+            this.ended(remote)
+        }
     }
 
     /// As [`close_async`](Self::close_async), on this thread, which waits: at most `within`, and a moment

@@ -1,5 +1,6 @@
 //! What an invalidator answers.
 
+use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -12,7 +13,8 @@ use crate::invalidation::subject::SubjectError;
 use crate::invalidation::target::AlreadyDriven;
 
 /// What became of something that was handed over. This node's own caches have dropped it already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Emitted {
     /// The bus has it. It may still be lost, which the others then notice.
     Sent,
@@ -22,6 +24,17 @@ pub enum Emitted {
     Collapsed,
     /// There is nobody else: [`Invalidator::local`](super::Invalidator::local).
     Standalone,
+}
+
+impl fmt::Display for Emitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sent => "sent",
+            Self::Queued => "queued",
+            Self::Collapsed => "collapsed",
+            Self::Standalone => "standalone",
+        })
+    }
 }
 
 /// Why something was not handed over. This node's own caches have dropped it nevertheless, unless it
@@ -115,7 +128,8 @@ pub enum WatchError {
 }
 
 /// How an invalidator ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Farewell {
     /// Everything was handed to the bus, and the others were told that nothing follows.
     Said,
@@ -127,7 +141,17 @@ pub enum Farewell {
     TimedOut,
 }
 
-/// Who keeps an entity in doubt.
+impl fmt::Display for Farewell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Said => "said",
+            Self::Unsaid => "unsaid",
+            Self::TimedOut => "timed out",
+        })
+    }
+}
+
+/// Who keeps an entity in doubt. Shown as one line: `orders-1: silent, for 4.2s`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Suspect {
@@ -139,6 +163,20 @@ pub struct Suspect {
     pub why: Why,
     /// For how long, where that is known.
     pub for_how_long: Option<Duration>,
+}
+
+impl fmt::Display for Suspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.name.as_str() {
+            "" => "unnamed",
+            name => name,
+        };
+        write!(f, "{name}: {}", self.why)?;
+        match self.for_how_long {
+            Some(span) => write!(f, ", for {span:.1?}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What is wrong with a suspect.
@@ -155,12 +193,27 @@ pub enum Why {
     Uncalibrated,
     /// A publisher's next beat is waited for; nothing is wrong yet.
     Awaited,
-    /// A publisher that is expected was not heard.
+    /// Nobody is heard of a name that is [expected](super::super::Settings::expect).
     Expected,
     /// It holds a write that has been under way for longer than `write_limit`.
     Unsettled,
     /// There are more publishers than are kept track of.
     TooManyPublishers,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OwnPath => "its own beats do not come back",
+            Self::Ended => "the bus has ended",
+            Self::Silent => "silent",
+            Self::Uncalibrated => "its clock is not understood",
+            Self::Awaited => "its next beat is awaited",
+            Self::Expected => "expected, not heard",
+            Self::Unsettled => "a write takes too long",
+            Self::TooManyPublishers => "too many publishers",
+        })
+    }
 }
 
 /// Counts since an invalidator began, and what it knows now.
@@ -202,4 +255,31 @@ pub struct InvalidatorStats {
     pub forks: u64,
     /// Beats that came after their lease had ended.
     pub expired_beats: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspect_is_one_line() {
+        let suspect = |name: &str, why, for_how_long| Suspect {
+            name: name.to_owned(),
+            incarnation: None,
+            why,
+            for_how_long,
+        };
+        let silent = suspect("a", Why::Silent, Some(Duration::from_micros(4_234_567)));
+        assert_eq!(silent.to_string(), "a: silent, for 4.2s");
+        let expected = suspect("b", Why::Expected, None);
+        assert_eq!(expected.to_string(), "b: expected, not heard");
+        let crowd = suspect("", Why::TooManyPublishers, None);
+        assert_eq!(crowd.to_string(), "unnamed: too many publishers");
+    }
+
+    #[test]
+    fn what_becomes_of_an_emit_and_of_an_end_has_a_word() {
+        assert_eq!(Emitted::Collapsed.to_string(), "collapsed");
+        assert_eq!(Farewell::TimedOut.to_string(), "timed out");
+    }
 }

@@ -2,10 +2,9 @@
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use super::name::{check_len, text_traits};
+use super::name::{borrowed_traits, check_len, owned_traits, text_traits};
 use super::scan::{first_special, is_plain};
 use super::{MAX_ID_LEN, Part, SubjectError};
 
@@ -310,6 +309,8 @@ const fn digit(byte: u8) -> Option<u8> {
 
 text_traits!(Id);
 text_traits!(IdRef<'_>);
+owned_traits!(Id);
+borrowed_traits!(IdRef);
 
 impl fmt::Debug for EncodedId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -323,32 +324,8 @@ impl Borrow<str> for Id {
     }
 }
 
-impl FromStr for Id {
-    type Err = SubjectError;
-
-    fn from_str(id: &str) -> Result<Self, SubjectError> {
-        Self::new(id)
-    }
-}
-
 impl<'a> From<&'a Id> for IdRef<'a> {
     fn from(id: &'a Id) -> Self {
         id.borrowed()
-    }
-}
-
-impl<'a> TryFrom<&'a str> for IdRef<'a> {
-    type Error = SubjectError;
-
-    fn try_from(id: &'a str) -> Result<Self, SubjectError> {
-        Self::new(id)
-    }
-}
-
-impl TryFrom<&str> for Id {
-    type Error = SubjectError;
-
-    fn try_from(id: &str) -> Result<Self, SubjectError> {
-        Self::new(id)
     }
 }

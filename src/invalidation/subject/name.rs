@@ -2,7 +2,6 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::scan::first_special;
@@ -172,26 +171,69 @@ pub(super) fn bad_byte(text: &str, part: Part, at: usize) -> SubjectError {
     SubjectError::Byte { part, byte, at }
 }
 
-/// What every checked, owned text offers to the standard library's traits.
+/// What every checked text offers to the standard library's traits.
 macro_rules! text_traits {
-    ($owned:ty) => {
-        impl fmt::Debug for $owned {
+    ($text:ty) => {
+        impl fmt::Debug for $text {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Debug::fmt(self.as_str(), f)
             }
         }
-        impl fmt::Display for $owned {
+        impl fmt::Display for $text {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self.as_str())
+            }
+        }
+        impl AsRef<str> for $text {
+            fn as_ref(&self) -> &str {
+                self.as_str()
             }
         }
     };
 }
 pub(super) use text_traits;
 
+/// How an owned text is made from an unchecked one.
+macro_rules! owned_traits {
+    ($owned:ty) => {
+        impl std::str::FromStr for $owned {
+            type Err = SubjectError;
+
+            fn from_str(text: &str) -> Result<Self, SubjectError> {
+                Self::new(text)
+            }
+        }
+        impl TryFrom<&str> for $owned {
+            type Error = SubjectError;
+
+            fn try_from(text: &str) -> Result<Self, SubjectError> {
+                Self::new(text)
+            }
+        }
+    };
+}
+pub(super) use owned_traits;
+
+/// How a borrowed text is made from an unchecked one.
+macro_rules! borrowed_traits {
+    ($borrowed:ident) => {
+        impl<'a> TryFrom<&'a str> for $borrowed<'a> {
+            type Error = SubjectError;
+
+            fn try_from(text: &'a str) -> Result<Self, SubjectError> {
+                Self::new(text)
+            }
+        }
+    };
+}
+pub(super) use borrowed_traits;
+
 text_traits!(Entity);
 text_traits!(EntityRef<'_>);
 text_traits!(Prefix);
+owned_traits!(Entity);
+owned_traits!(Prefix);
+borrowed_traits!(EntityRef);
 
 impl Borrow<str> for Entity {
     fn borrow(&self) -> &str {
@@ -199,40 +241,8 @@ impl Borrow<str> for Entity {
     }
 }
 
-impl FromStr for Entity {
-    type Err = SubjectError;
-
-    fn from_str(name: &str) -> Result<Self, SubjectError> {
-        Self::new(name)
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = SubjectError;
-
-    fn from_str(prefix: &str) -> Result<Self, SubjectError> {
-        Self::new(prefix)
-    }
-}
-
 impl<'a> From<&'a Entity> for EntityRef<'a> {
     fn from(entity: &'a Entity) -> Self {
         entity.borrowed()
-    }
-}
-
-impl<'a> TryFrom<&'a str> for EntityRef<'a> {
-    type Error = SubjectError;
-
-    fn try_from(name: &'a str) -> Result<Self, SubjectError> {
-        Self::new(name)
-    }
-}
-
-impl TryFrom<&str> for Entity {
-    type Error = SubjectError;
-
-    fn try_from(name: &str) -> Result<Self, SubjectError> {
-        Self::new(name)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::name::{bad_byte, check_len, text_traits};
+use super::name::{bad_byte, borrowed_traits, check_len, owned_traits, text_traits};
 use super::scan::first_special;
 use super::{MAX_SUBJECT_LEN, Part, SubjectError};
 
@@ -172,3 +172,5 @@ fn walk(
 
 text_traits!(Subject<'_>);
 text_traits!(Pattern);
+borrowed_traits!(Subject);
+owned_traits!(Pattern);
