@@ -530,7 +530,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
         }
         for message in messages.drain(..) {
             let jobs = message.into_jobs();
-            self.inbox.taken(jobs.len());
+            self.inbox.take_in_hand(jobs.len());
             for job in jobs {
                 self.counts().jobs.add(1);
                 let Job {
@@ -556,6 +556,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
                     }
                 }
                 self.release(&channel, &delivery);
+                self.inbox.put_down(1);
             }
         }
         for (channel, refusal) in refusals {

@@ -27,7 +27,9 @@ use super::job::{Job, Message, Refusal};
 use super::ready::ReadyList;
 use super::settings::Settings;
 use crate::sync::queue::{List, Queue};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering::Relaxed, panics};
+use crate::sync::{
+    Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering::Relaxed, order, panics,
+};
 
 const WAITING: u64 = 1 << 32;
 
@@ -52,6 +54,8 @@ pub(crate) struct Inbox<T> {
     queue_capacity: usize,
     pending_capacity: usize,
     load: CachePadded<AtomicU64>,
+    /// Jobs that have left the queue and are neither done nor waiting yet. Written by the shard alone.
+    hand: CachePadded<AtomicUsize>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) ready: Arc<ReadyList>,
     /// Keys with a refused producer.
@@ -118,6 +122,7 @@ impl<T> Inbox<T> {
             queue_capacity,
             pending_capacity,
             load: CachePadded::new(AtomicU64::new(0)),
+            hand: CachePadded::new(AtomicUsize::new(0)),
             ready: ReadyList::new(bell.clone()),
             bell,
             refused: List::new(),
@@ -128,12 +133,22 @@ impl<T> Inbox<T> {
         }
     }
 
-    pub(crate) fn queued(&self) -> usize {
-        Load(self.load.load(Relaxed)).queued()
-    }
-
-    pub(crate) fn waiting(&self) -> usize {
-        Load(self.load.load(Relaxed)).waiting()
+    /// How many jobs are queued, how many are in the shard's hand, and how many gates wait. None is
+    /// between two of these: if they are all 0 there is nothing.
+    pub(crate) fn queued_in_hand_waiting(&self) -> [usize; 3] {
+        let mut before = self.load.load(order::load_read());
+        // What is in hand counts if nothing came or went meanwhile. A few looks, not until then: this
+        // is a figure.
+        for _ in 0..8 {
+            let hand = self.hand.load(order::load_read());
+            let now = self.load.load(order::load_read());
+            if now == before {
+                return [Load(now).queued(), hand, Load(now).waiting()];
+            }
+            before = now;
+        }
+        let hand = self.hand.load(Relaxed);
+        [Load(before).queued(), hand, Load(before).waiting()]
     }
 
     /// How many hand-overs are in the queue.
@@ -270,9 +285,16 @@ impl<T> Inbox<T> {
         self.queue.drain(into);
     }
 
-    /// `jobs` have left the queue.
-    pub(super) fn taken(&self, jobs: usize) {
-        self.load.fetch_sub(jobs as u64, Relaxed);
+    /// The shard takes so many jobs of the queue into its empty hand.
+    pub(super) fn take_in_hand(&self, jobs: usize) {
+        self.hand.store(jobs, Relaxed);
+        self.load.fetch_sub(jobs as u64, order::load_written());
+    }
+
+    /// So many of those in hand are done, or wait.
+    pub(super) fn put_down(&self, jobs: usize) {
+        let left = self.hand.load(Relaxed).saturating_sub(jobs);
+        self.hand.store(left, order::load_written());
     }
 
     /// A gate begins or ends to wait.
@@ -311,8 +333,7 @@ impl<T> std::fmt::Debug for Inbox<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inbox")
             .field("index", &self.index)
-            .field("queued", &self.queued())
-            .field("waiting", &self.waiting())
+            .field("queued_in_hand_waiting", &self.queued_in_hand_waiting())
             .finish_non_exhaustive()
     }
 }

@@ -18,13 +18,15 @@ impl<T: Clone + Send + 'static> Engine<T> {
         let mut mail = messages.drain(..);
         while !mail.as_slice().is_empty() {
             let hand = &mail.as_slice()[..mail.as_slice().len().min(HAND)];
-            self.inbox.taken(hand.iter().map(Message::len).sum());
+            self.inbox.take_in_hand(hand.iter().map(Message::len).sum());
             prefetch(hand);
             for message in mail.by_ref().take(HAND) {
+                let jobs = message.len();
                 match message {
                     Message::One(job) => self.admit(job),
                     Message::Many(jobs) => self.admit_many(jobs),
                 }
+                self.inbox.put_down(jobs);
             }
         }
         drop(mail);

@@ -11,6 +11,9 @@ use crate::sync::Ordering::Relaxed;
 pub struct ShardStats {
     /// Jobs in the queue now.
     pub queued: usize,
+    /// Jobs that the shard has taken out of the queue, and that are neither done nor waiting yet. If
+    /// this, `queued` and `waiting` are all 0, nothing was under way.
+    pub in_hand: usize,
     /// Gates waiting now: for the view, or open and waiting for earlier ones of their key. Those kept
     /// of refused submits are among them.
     pub waiting: usize,
@@ -47,9 +50,11 @@ impl<T> Inbox<T> {
     /// A glance at the shard; counts may be a little apart. Wait-free.
     pub(crate) fn stats(&self) -> ShardStats {
         let counts = &self.counts;
+        let [queued, in_hand, waiting] = self.queued_in_hand_waiting();
         ShardStats {
-            queued: self.queued(),
-            waiting: self.waiting(),
+            queued,
+            in_hand,
+            waiting,
             jobs: counts.jobs.get(),
             reads: counts.reads.get(),
             pushes: counts.pushes.get(),

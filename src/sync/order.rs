@@ -3,9 +3,9 @@
 //! A role says which operation it orders and which operation it pairs with, so that an ordering
 //! is argued once and used by name. Under the model checker each role can be weakened from
 //! outside (`AFTERWRITE_MUTANT=<role>`, or `<role>:acquire` and `<role>:release` for the halves of
-//! an `AcqRel`), and for each a named model in `loom-tests` then fails, but for five: of `turn_owe`,
-//! `bell_pass`, `refusal_list`, `handed_down` and `handed_read` it is said where they are why none
-//! can, and what they rest on. `loom-tests` lists all of them by name, so that a new one is not left out unnoticed.
+//! an `AcqRel`), and for each a named model in `loom-tests` then fails, but for seven: of `turn_owe`,
+//! `bell_pass`, `load_written`, `load_read`, `refusal_list`, `handed_down` and `handed_read` it is said
+//! where they are why none can, and what they rest on. `loom-tests` lists all of them by name, so that a new one is not left out unnoticed.
 
 use crate::sync::Ordering;
 
@@ -123,9 +123,9 @@ roles! {
     first_read = Acquire;
 }
 
-// What the last four order stands behind crossbeam's list or its cell, for which the models have
+// What the last six order stands behind crossbeam's list or its cell, for which the models have
 // locks, or else is a read-modify-write that the checker lets see the last store: no model can tell
-// them from `Relaxed`. ThreadSanitizer and the stress tests see the real ones.
+// them from `Relaxed`; the pair for figures concerns no promise. ThreadSanitizer and the stress tests see the real ones.
 roles! {
     SHARD_ROLES:
 
@@ -141,6 +141,11 @@ roles! {
     /// A shard that says it has ended passes by the bell before its last look at what was refused: of
     /// it and a refuser, who rings, one sees the other.
     bell_pass = AcqRel;
+    /// The shard moves jobs between queue, hand and waiting, each counted in the next place first; pairs
+    /// with `load_read`. Both for the figures in `Stats` alone.
+    load_written = Release;
+    /// Somebody asks how many there are in each.
+    load_read = Acquire;
     /// A key with a refused producer is listed, or taken off the list.
     refusal_list = AcqRel;
     /// A handed-over payload has been pushed; pairs with `handed_read`.

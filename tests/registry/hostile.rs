@@ -170,7 +170,7 @@ fn r22_everything_from_a_clone_and_a_drop() {
         drop(closed);
         until("the shard is idle", || {
             let shard = registry.stats().shards[0].clone();
-            shard.queued + shard.waiting == 0
+            shard.queued + shard.in_hand + shard.waiting == 0
         });
         registry.close();
         drop(subscriptions);

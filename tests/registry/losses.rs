@@ -195,7 +195,7 @@ fn r4_everything_is_accounted_for() {
                 if value % 31 == 0 {
                     until("all has come to its end", || {
                         let shard = registry.stats().shards[0].clone();
-                        shard.queued + shard.waiting == 0
+                        shard.queued + shard.in_hand + shard.waiting == 0
                     });
                 }
                 if value % 7 == 0 {

@@ -113,7 +113,7 @@ fn r10_all_subscribers_see_all_pushes_in_one_order() {
     });
     until("all is pushed", || {
         let shard = registry.stats().shards[0].clone();
-        shard.queued + shard.waiting == 0
+        shard.queued + shard.in_hand + shard.waiting == 0
     });
     registry.close();
     let mut seen: Vec<Vec<u64>> = subscriptions

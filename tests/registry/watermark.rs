@@ -57,10 +57,7 @@ fn w2_one_advance_opens_gates_of_many_keys_and_registries() {
             queued(registry.submit_at(&key, view.reached(n / 10 + 1), n));
         }
     }
-    until("all wait", || {
-        registries.iter().map(waiting).sum::<usize>() == 150
-    });
-    assert_eq!(view.waiting(), 150);
+    until("all wait", || view.waiting() == 150);
     view.advance(5);
     for subscription in &mut all {
         assert!(matches!(next(subscription), afterwrite::Notice::Changed(_)));
@@ -178,7 +175,7 @@ fn w2_a_position_reached_in_time_is_pushed_however_late_the_shard_is() {
         queued(registry.submit_at(key, view.reached(1), 1));
     }
     barrier.open();
-    until("all wait", || waiting(&registry) == keys.len());
+    until("all wait", || view.waiting() == keys.len());
     let barrier = block_shard(&registry, "busy", 2);
     view.advance(1);
     let late = std::time::Instant::now();
