@@ -134,6 +134,9 @@
 //! - **Replicas that lag**, unless the emit carries a position and the loader says what it had seen
 //!   ([`Loaded::at`]), or stores are put off by
 //!   [`settle`](crate::invalidation::coherent::Builder::settle).
+//! - **Positions of nodes that have left**: each node speaks of its own alone. A node that joins after a
+//!   publisher has left, or [watches](crate::invalidation::Invalidator::watch) an entity only then, stores
+//!   what a replica answers that has not reached the position of that publisher's last writes.
 //! - **A suspended machine**: its monotonic clock stands still (a laptop that sleeps, a virtual machine that
 //!   is paused or moved), so that leases go on where they were. After the resume a node may read `Coherent`
 //!   for up to L on beats from before, unless the connection was found broken earlier.

@@ -9,7 +9,7 @@ use super::entity::{Belief, Row};
 use super::own::OwnMarks;
 use super::peer::PeerWhy;
 use super::peers::{Peers, Slot};
-use super::{Micros, Rules};
+use super::{Micros, Mutant, Rules};
 use crate::invalidation::frame::{Echo, Incarnation};
 use crate::invalidation::subject::{Entity, IdRef};
 
@@ -289,9 +289,13 @@ impl Node {
         rows.filter_map(|(id, row)| Some((id, &row.as_ref()?.entity)))
     }
 
-    /// The highest position that publishers of an entity have spoken of.
+    /// The highest position that publishers of an entity have spoken of, this node among them.
     pub(crate) fn floor(&self, id: RowId) -> Option<u64> {
-        self.row(id)?.floor()
+        let row = self.row(id)?;
+        match self.rules.broken(Mutant::OwnPositionsUncounted) {
+            true => row.floor(),
+            false => row.floor().max(self.own.position(&row.entity)),
+        }
     }
 
     /// Ends the tracking of an entity.
@@ -359,7 +363,7 @@ impl Node {
 
     /// Whether the simulator broke this rule.
     #[cfg(test)]
-    pub(crate) fn broken(&self, mutant: super::Mutant) -> bool {
+    pub(crate) fn broken(&self, mutant: Mutant) -> bool {
         self.rules.broken(mutant)
     }
 

@@ -153,6 +153,7 @@ impl World {
         };
         let position = stated(key.0, version);
         self.with(host, |process, now| {
+            process.note_position(key.0, position);
             let fed = process
                 .watches
                 .iter()
