@@ -1,0 +1,82 @@
+//! Clocks, tables, names and memories at their limits.
+
+use super::*;
+
+/// In `coherent` of fifty seconds the entity is trusted at their end; doubts and echoes asked for are
+/// counted besides.
+#[derive(Debug, Default)]
+struct Minute {
+    coherent: usize,
+    doubts: usize,
+    solicited: usize,
+}
+
+/// A publisher whose clock has lost `lost`, once, beats every second and answers whoever asks.
+fn after_a_stop(lost: Micros) -> Minute {
+    let mut stage = Stage::coherent();
+    let mut minute = Minute::default();
+    for _ in 0..50 {
+        stage.now += 100 * MS;
+        let asked = stage.now;
+        let (subject, payload) = stage.plan();
+        let Ok(Frame {
+            body: crate::invalidation::frame::Body::Beat(ours),
+            ..
+        }) = Frame::decode(&payload)
+        else {
+            panic!("a beat");
+        };
+        minute.solicited += usize::from(ours.solicit);
+        let echo = ours.solicit.then_some(Echo {
+            incarnation: OWN,
+            sent: asked - 100 * SECOND,
+            held: 0,
+        });
+        stage.now += MS;
+        stage.message(&subject, &payload);
+        stage.beats += 1;
+        let writer = BeatWriter {
+            incarnation: P,
+            sequence: stage.beats,
+            sent: stage.theirs() - lost,
+            solicit: false,
+            reader: false,
+            bye: false,
+            name: "p",
+            lease: RULES.lease,
+        };
+        let echoes: Vec<_> = echo.into_iter().collect();
+        let mut payload = Vec::new();
+        writer.write(&mut payload, echoes.into_iter(), std::iter::empty());
+        stage.message(&format!("%-c.{P}"), &payload);
+        for _ in 0..9 {
+            stage.now += 100 * MS;
+            stage.node.tick(stage.now, &mut stage.log);
+        }
+        let log = stage.log.take();
+        minute.doubts += log.iter().filter(|did| did.starts_with("doubt")).count();
+        minute.coherent += usize::from(stage.node.belief(stage.row) == Belief::Coherent);
+    }
+    minute
+}
+
+#[test]
+fn i7_a_publisher_whose_clock_stood_still_is_trusted_again_soon() {
+    // Less than is worth a question; about a lease, so that it comes and goes; far more.
+    for (lost, at_most) in [(500 * MS, 0), (2_500 * MS, 3), (10 * SECOND, 1)] {
+        let minute = after_a_stop(lost);
+        assert!(minute.coherent >= 40, "{lost}: {minute:?}");
+        assert!(minute.doubts <= at_most, "{lost}: {minute:?}");
+        assert!(minute.solicited <= 15, "{lost}: {minute:?}");
+    }
+}
+
+#[test]
+fn nothing_is_asked_of_a_publisher_that_is_heard_no_more() {
+    let mut stage = Stage::coherent();
+    let late = stage.theirs() - 2_900 * MS;
+    stage.beat_of(P, 0, |beat| beat.sent = late, 0);
+    assert!(stage.node.plan_beat(stage.now, 0).solicit);
+    stage.pass(RULES.lease);
+    assert!(!stage.node.plan_beat(stage.now, 0).solicit);
+}
