@@ -17,7 +17,7 @@
 //! - *From the cache*: an invalidation raises the version under the lock under which a store checks,
 //!   and then removes; a flush makes older stamps worthless. See the fence.
 //! - *From a flight*: a caller joins only if nothing was dropped between the beginning of the
-//!   read and its own arrival, or if the read has not begun.
+//!   read and its own arrival, and what was read then would still be served; or if the read has not begun.
 //! - *From its own load*: it begins after the caller came.
 //!
 //! A caller who was there *before* the invalidation may get the older value; it is not stored.
@@ -189,7 +189,10 @@ impl<C: Store> Coherent<C> {
                 let loaded = inner.run(loader).await;
                 return inner.keep(id, &arrived, loaded);
             }
-            match inner.flights.enter(id, &arrived, place == Place::Outside) {
+            match inner
+                .flights
+                .enter(id, &arrived, &inner.fence, place == Place::Outside)
+            {
                 Boarding::Join(flight) => {
                     if let Some(answer) = flight.await {
                         inner.counts.joined.fetch_add(1, Relaxed);

@@ -350,3 +350,46 @@ fn a_load_that_landed_between_two_looks_is_found() {
     assert_eq!(load(&users, 2), Some(1));
     assert_eq!(users.stats().loads, 1);
 }
+
+/// A load hangs, and has read 10 long before; what does who comes after `age` get, when 11 is the truth?
+fn after_a_load_that_hangs(users: &Users, now: &AtomicU64, age: u64) -> Option<u32> {
+    let open = AtomicUsize::new(0);
+    let mut leader = pin!(users.get_or_load("1", || gated(&open, 10)));
+    assert!(poll(leader.as_mut()).is_pending());
+    now.fetch_add(age, SeqCst);
+    let fresh = || async { Ok::<_, Infallible>(Some(11)) };
+    let mut late = pin!(users.get_or_load("1", fresh));
+    let at_once = poll(late.as_mut());
+    open.store(1, SeqCst);
+    assert!(poll(leader.as_mut()).is_ready());
+    let answer = match at_once {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => match poll(late.as_mut()) {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => panic!("the flight has landed"),
+        },
+    };
+    answer.unwrap()
+}
+
+#[test]
+fn i7_in_doubt_nobody_joins_a_load_that_is_older_than_a_lease() {
+    let (users, now) = by_hand(Builder::new());
+    let target = Target::from(&users);
+    let driver = target.attach(Duration::from_nanos(100)).unwrap();
+    driver.recover(Reason::Joined, None).unwrap();
+    assert_eq!(after_a_load_that_hangs(&users, &now, 1_000), Some(10));
+    // The row changes, and the drop is lost in a doubt that stays the same one.
+    driver.doubt();
+    assert_eq!(after_a_load_that_hangs(&users, &now, 99), Some(10));
+    now.fetch_add(100, SeqCst);
+    assert_eq!(after_a_load_that_hangs(&users, &now, 100), Some(11));
+}
+
+#[test]
+fn i6_nobody_joins_a_load_that_is_older_than_max_age() {
+    let (users, now) = by_hand(Builder::new().max_age(Duration::from_nanos(100)));
+    assert_eq!(after_a_load_that_hangs(&users, &now, 99), Some(10));
+    now.fetch_add(100, SeqCst);
+    assert_eq!(after_a_load_that_hangs(&users, &now, 100), Some(11));
+}
