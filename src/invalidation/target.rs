@@ -249,8 +249,8 @@ impl Drop for Driver {
     }
 }
 
-/// A cache's panic is its own failure, not its driver's.
-fn caught(call: impl FnOnce() -> Result<(), Unfinished>) -> Result<(), Unfinished> {
-    // What a panicking cache leaves behind is bypassed by the doubt that follows.
+/// A cache's panic is its own failure, not that of whoever calls it.
+pub(crate) fn caught(call: impl FnOnce() -> Result<(), Unfinished>) -> Result<(), Unfinished> {
+    // What a panicking cache leaves behind is bypassed by its caller.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Unfinished))
 }

@@ -393,3 +393,72 @@ fn i6_nobody_joins_a_load_that_is_older_than_max_age() {
     now.fetch_add(100, SeqCst);
     assert_eq!(after_a_load_that_hangs(&users, &now, 100), Some(11));
 }
+
+/// Panics whenever it is told something.
+struct Angry {
+    cache: BoundedMap<u32>,
+    armed: std::sync::atomic::AtomicBool,
+}
+
+impl Angry {
+    fn calm() -> Self {
+        Self {
+            cache: BoundedMap::new(9),
+            armed: false.into(),
+        }
+    }
+
+    fn rage(&self) {
+        assert!(!self.armed.load(SeqCst), "a cache's own");
+    }
+}
+
+impl Cache for Angry {
+    fn remove(&self, id: &str) -> Result<(), Unfinished> {
+        self.rage();
+        self.cache.remove(id)
+    }
+
+    fn clear(&self, reason: Reason) -> Result<(), Unfinished> {
+        self.rage();
+        self.cache.clear(reason)
+    }
+}
+
+impl Store for Angry {
+    type Value = u32;
+
+    fn get(&self, id: &str) -> Option<Entry<u32>> {
+        self.cache.get(id)
+    }
+
+    fn insert(&self, id: &str, entry: Entry<u32>) -> Result<(), Unfinished> {
+        self.cache.insert(id, entry)?;
+        self.rage();
+        Ok(())
+    }
+}
+
+#[test]
+fn i8_a_cache_that_panics_is_bypassed_as_one_that_fails() {
+    let answer = |value| move || Ok::<_, Infallible>(Some(value));
+    for act in [
+        |users: &Coherent<Angry>| users.invalidate("1"),
+        |users: &Coherent<Angry>| users.flush(),
+        |users: &Coherent<Angry>| {
+            let loaded = users.get_or_load_blocking("2", || Ok::<_, Infallible>(Some(20)));
+            assert_eq!(loaded.unwrap(), Some(20), "the loader was not at fault");
+        },
+    ] {
+        let users = Coherent::new(Angry::calm());
+        users.get_or_load_blocking("1", answer(10)).unwrap();
+        assert_eq!(users.get("1"), Some(Some(10)));
+        users.store().armed.store(true, SeqCst);
+        act(&users);
+        assert_eq!(users.get("1"), None);
+        users.store().armed.store(false, SeqCst);
+        let again = users.get_or_load_blocking("1", answer(11));
+        assert_eq!(again.unwrap(), Some(11));
+        assert_eq!(users.get("1"), Some(Some(11)));
+    }
+}
