@@ -236,6 +236,11 @@ impl Driver {
         self.target.fence.coherence()
     }
 
+    /// Whether it reads `Coherent`, or will when a flush that is under way has cleared. Wait-free.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.target.fence.is_trusted()
+    }
+
     /// What is driven.
     #[must_use]
     pub const fn target(&self) -> &Target {
