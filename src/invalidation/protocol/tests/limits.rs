@@ -80,3 +80,46 @@ fn nothing_is_asked_of_a_publisher_that_is_heard_no_more() {
     stage.pass(RULES.lease);
     assert!(!stage.node.plan_beat(stage.now, 0).solicit);
 }
+
+#[test]
+fn i6_an_entity_that_made_room_is_still_known_as_plain() {
+    let mut stage = Stage::new();
+    stage.node.watch_unknown(true);
+    let plain = |stage: &Stage, name: &str| stage.node.is_plain(&Entity::new(name).unwrap());
+    for name in ["a", "b"] {
+        stage.message(&format!("{name}.1"), b"");
+    }
+    stage.now += 10 * SECOND;
+    for name in ["c", "d"] {
+        stage.message(&format!("{name}.1"), b"");
+    }
+    for name in ["a", "b", "c", "d"] {
+        assert!(plain(&stage, name), "{name}");
+    }
+    assert!(!plain(&stage, "e"), "nobody spoke of it");
+    // More of them than are remembered: then nothing is said to be without them.
+    stage.now += 10 * SECOND;
+    for name in ["f", "g", "h"] {
+        stage.message(&format!("{name}.1"), b"");
+    }
+    stage.now += 10 * SECOND;
+    for name in ["i", "j"] {
+        stage.message(&format!("{name}.1"), b"");
+    }
+    for name in ["a", "b", "c", "d", "f", "g", "h"] {
+        assert!(plain(&stage, name), "{name}");
+    }
+}
+
+#[test]
+fn i8_an_entity_that_is_tracked_again_asks_for_positions_of_who_has_left() {
+    let mut stage = Stage::coherent();
+    stage.one_of(P, 1, Some(Position::Own(70)));
+    assert_eq!(stage.bye(1), [""; 0]);
+    stage.node.untrack(stage.row);
+    stage.row = stage
+        .node
+        .track(&Entity::new("user").unwrap(), stage.now)
+        .unwrap();
+    assert_eq!(stage.node.floor(stage.row), Some(70));
+}
