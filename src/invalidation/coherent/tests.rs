@@ -462,3 +462,25 @@ fn i8_a_cache_that_panics_is_bypassed_as_one_that_fails() {
         assert_eq!(users.get("1"), Some(Some(11)));
     }
 }
+
+#[test]
+fn i8_a_blocking_load_leaves_the_park_token_of_others() {
+    let ends: [fn() -> Poll<()>; 2] = [|| Poll::Ready(()), || panic!("a loader's own")];
+    for end in ends {
+        let mut polls = 0;
+        let waits = future::poll_fn(|_| {
+            polls += 1;
+            if polls > 1 {
+                return end();
+            }
+            // Somebody calls this thread while it waits, for reasons of his own.
+            std::thread::current().unpark();
+            Poll::Pending
+        });
+        let waits = std::panic::AssertUnwindSafe(|| block_on::block_on(waits));
+        let _ended = std::panic::catch_unwind(waits);
+        let begun = std::time::Instant::now();
+        std::thread::park_timeout(Duration::from_secs(20));
+        assert!(begun.elapsed() < Duration::from_secs(10), "it was used up");
+    }
+}
