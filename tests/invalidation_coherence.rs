@@ -234,3 +234,14 @@ fn i8_positions_of_a_node_that_is_alone_hold_for_a_cache_that_comes_later() {
     assert!(!keeps(&users, 50));
     assert!(keeps(&users, 100));
 }
+
+#[test]
+fn i8_no_load_is_stored_that_began_before_its_cache_was_listed() {
+    let alone = Invalidator::local();
+    let users = Coherent::new(BoundedMap::<u32>::new(9));
+    let epoch = || users.stats().fence.epoch;
+    let before = epoch();
+    let _watch = alone.watch_inline(&entity(), &users).unwrap();
+    // Once when it is attached, and once more when those who emit see it.
+    assert_eq!(epoch(), before + 2);
+}

@@ -254,6 +254,8 @@ impl Inner {
         if let Some(position) = self.own.position(&listener.entity) {
             listener.feed.driver().raise_floor(position);
         }
+        // A load that began when it was attached may have read before an emit that did not see it.
+        listener.feed.driver().target().fence().bypass_older();
     }
 
     pub(super) fn push_catch_all(&self, watcher: CatchAll) {
