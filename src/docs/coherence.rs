@@ -9,7 +9,8 @@
 //! either is stored after it.
 //!
 //! A publisher is *known* once a beat of it was heard, or when it is named in [`Settings::expect`]. "For
-//! B" leaves out its first lease, in which its clock may not be understood yet.
+//! B" leaves out its first lease, in which its clock may not be understood yet. A name that is expected is
+//! waited for even if its node is read-only; no other read-only node is.
 //!
 //! # B
 //!

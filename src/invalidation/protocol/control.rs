@@ -198,12 +198,14 @@ impl Node {
     /// Another node's beat.
     fn beat(&mut self, now: Micros, header: &Header, beat: &Beat<'_>, fx: &mut impl Effects) {
         let known = self.peers.find(header.incarnation).is_some();
-        if beat.solicit || (!known && !beat.reader) {
+        // A reader has nothing to tell; but who is waited for by name is heard, whatever it does.
+        let idle = beat.reader && !self.expected.iter().any(|name| **name == *beat.name);
+        if beat.solicit || (!known && !idle) {
             self.note_for_echo(now, header);
             // Who asks, or is new, waits for the answer.
             self.hurry(now);
         }
-        if beat.reader && !known {
+        if idle && !known {
             return;
         }
         let Some(slot) = self.peer_slot(header.incarnation, now, fx) else {

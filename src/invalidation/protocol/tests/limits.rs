@@ -123,3 +123,33 @@ fn i8_an_entity_that_is_tracked_again_asks_for_positions_of_who_has_left() {
         .unwrap();
     assert_eq!(stage.node.floor(stage.row), Some(70));
 }
+
+#[test]
+fn i7_an_expected_reader_is_heard_and_waited_for() {
+    let mut stage = Stage::new();
+    stage.node.expect(["r".into()]);
+    let reader = |beat: &mut BeatWriter<'_>| (beat.reader, beat.name) = (true, "r");
+    for _ in 0..3 {
+        stage.own_beat();
+        stage.beat_of(Incarnation(9), 0, reader, 0);
+        // Nobody waits for this one.
+        stage.beat_of(
+            Incarnation(10),
+            0,
+            |beat| (beat.reader, beat.name) = (true, "q"),
+            0,
+        );
+        stage.now += SECOND;
+    }
+    let doubters = stage.node.doubters(stage.row, stage.now);
+    assert_eq!(
+        stage.node.belief(stage.row),
+        Belief::Coherent,
+        "{doubters:?}"
+    );
+    assert_eq!(stage.node.heard(), 1);
+    stage.pass(RULES.lease);
+    let doubters = stage.node.doubters(stage.row, stage.now);
+    let expected = Doubter::Expected { name: "r".into() };
+    assert!(doubters.contains(&expected), "{doubters:?}");
+}
