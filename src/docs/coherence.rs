@@ -143,6 +143,10 @@
 //!   for up to L on beats from before, unless the connection was found broken earlier.
 //! - **A pause between the check and the use**: a process that is stopped after it got a value uses it
 //!   when it goes on, however late that is.
+//! - **A twin from long ago**: a machine that was restored from a snapshot more than 4,096 beats old (over an
+//!   hour by default; beats that others ask for count as well) speaks with an incarnation that goes on
+//!   elsewhere, and who goes on does not notice. What it emits before it hears the other is applied, but may
+//!   be lost unnoticed. A younger twin is noticed by its first beat.
 //! - **Within B**, an old value may be served as `Coherent`: that is what a bound means. A write that has
 //!   to be seen at once needs the database.
 //!

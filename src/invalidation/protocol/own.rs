@@ -3,7 +3,8 @@
 //!
 //! A frame is this node's own if its number was given out, and at the time that it says. The times of
 //! the latest numbers are kept in a ring. A number that is older than the ring tells nothing: its frame
-//! is applied, as every frame is that is not certainly our own, and is no news otherwise.
+//! is applied, as every frame is that is not certainly our own, and is no news otherwise: a twin that is so
+//! far behind is known by its beats.
 //!
 //! # Positions
 //! The caches that are here when this node emits are told its positions one by one. A cache that comes

@@ -153,3 +153,30 @@ fn i7_an_expected_reader_is_heard_and_waited_for() {
     let expected = Doubter::Expected { name: "r".into() };
     assert!(doubters.contains(&expected), "{doubters:?}");
 }
+
+#[test]
+fn rule_6_a_twin_that_is_behind_is_noticed() {
+    let mut stage = Stage::coherent();
+    let beats = 4_000;
+    let mut sent = Vec::new();
+    for _ in 0..beats {
+        stage.now += SECOND;
+        sent.push(stage.now - 100 * SECOND);
+        stage.own_beat();
+        stage.beat(0);
+    }
+    stage.log.take();
+    let of_ours = |stage: &mut Stage, number: u64, then: Micros| {
+        stage.beat_of(
+            OWN,
+            0,
+            |beat| (beat.sequence, beat.sent) = (number, then),
+            0,
+        )
+    };
+    // Two were sent before: a late copy says nothing.
+    assert_eq!(of_ours(&mut stage, 23, sent[20]), [""; 0]);
+    // A twin goes on from a snapshot of more than an hour ago.
+    let log = of_ours(&mut stage, 23, sent[20] + 5);
+    assert!(log.contains(&"forked".to_owned()), "{log:?}");
+}
