@@ -8,7 +8,7 @@ use std::time::Duration;
 use afterwrite::bus::LocalBus;
 use afterwrite::invalidation::cache::Invalidation;
 use afterwrite::invalidation::caches::BoundedMap;
-use afterwrite::invalidation::coherent::Coherent;
+use afterwrite::invalidation::coherent::{Coherent, Loaded};
 use afterwrite::invalidation::fence::Coherence;
 use afterwrite::invalidation::{EmitError, Emitted, Farewell, Invalidator, WatchError, Why};
 use support::{LONG, Moody, entity, eventually, nap, pair, quick, recorder};
@@ -185,4 +185,63 @@ fn i6_deadlines_hold_though_everything_else_stands_still() {
         pair.reader.coherence(&entity()) == Coherence::Coherent
     });
     drop(stuck);
+}
+
+/// What the cache keeps of a replica's answer.
+fn keeps(users: &Coherent<BoundedMap<u32>>, position: u64) -> bool {
+    let answer = || Ok::<_, std::io::Error>(Loaded::at(Some(1), position));
+    users.get_or_load_blocking("42", answer).unwrap();
+    users.get("42").is_some()
+}
+
+#[test]
+fn i8_positions_of_this_node_hold_for_a_cache_that_comes_later() {
+    let pair = pair(|s| s);
+    // The write is visible from 100 on. The writer has no cache as yet, or has lost it.
+    let _ = pair.writer.emit_at(&entity(), "42", 100).unwrap();
+    assert_eq!(pair.seen.next(LONG), "42");
+    for node in [&pair.writer, &pair.reader] {
+        let users = Coherent::new(BoundedMap::new(9));
+        let watch = node.watch_inline(&entity(), &users).unwrap();
+        eventually("it is coherent", || {
+            watch.coherence() == Coherence::Coherent
+        });
+        assert!(!keeps(&users, 50), "a lagging replica");
+        assert!(keeps(&users, 100));
+    }
+}
+
+#[test]
+fn i8_positions_of_this_node_hold_before_anything_is_proved() {
+    let bus = LocalBus::new();
+    let node = Invalidator::new(bus, quick("node").expect(["nobody"])).unwrap();
+    let mut writing = node.writing(&entity(), "42").unwrap();
+    writing.at(100);
+    let _ = writing.committed().unwrap();
+    let users = Coherent::new(BoundedMap::new(9));
+    let watch = node.watch_inline(&entity(), &users).unwrap();
+    assert_eq!(watch.coherence(), Coherence::Joining);
+    assert!(!keeps(&users, 50));
+    assert!(keeps(&users, 100));
+}
+
+#[test]
+fn i8_positions_of_a_node_that_is_alone_hold_for_a_cache_that_comes_later() {
+    let alone = Invalidator::local();
+    let _ = alone.emit_batch(&entity(), ["7", "42"], Some(100)).unwrap();
+    let users = Coherent::new(BoundedMap::new(9));
+    let _watch = alone.watch_inline(&entity(), &users).unwrap();
+    assert!(!keeps(&users, 50));
+    assert!(keeps(&users, 100));
+}
+
+#[test]
+fn i8_no_load_is_stored_that_began_before_its_cache_was_listed() {
+    let alone = Invalidator::local();
+    let users = Coherent::new(BoundedMap::<u32>::new(9));
+    let epoch = || users.stats().fence.epoch;
+    let before = epoch();
+    let _watch = alone.watch_inline(&entity(), &users).unwrap();
+    // Once when it is attached, and once more when those who emit see it.
+    assert_eq!(epoch(), before + 2);
 }

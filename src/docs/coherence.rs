@@ -9,7 +9,8 @@
 //! either is stored after it.
 //!
 //! A publisher is *known* once a beat of it was heard, or when it is named in [`Settings::expect`]. "For
-//! B" leaves out its first lease, in which its clock may not be understood yet.
+//! B" leaves out its first lease, in which its clock may not be understood yet. A name that is expected is
+//! waited for even if its node is read-only; no other read-only node is.
 //!
 //! # B
 //!
@@ -134,11 +135,18 @@
 //! - **Replicas that lag**, unless the emit carries a position and the loader says what it had seen
 //!   ([`Loaded::at`]), or stores are put off by
 //!   [`settle`](crate::invalidation::coherent::Builder::settle).
+//! - **Positions of nodes that have left**: each node speaks of its own alone. A node that joins after a
+//!   publisher has left, or [watches](crate::invalidation::Invalidator::watch) an entity only then, stores
+//!   what a replica answers that has not reached the position of that publisher's last writes.
 //! - **A suspended machine**: its monotonic clock stands still (a laptop that sleeps, a virtual machine that
 //!   is paused or moved), so that leases go on where they were. After the resume a node may read `Coherent`
 //!   for up to L on beats from before, unless the connection was found broken earlier.
 //! - **A pause between the check and the use**: a process that is stopped after it got a value uses it
 //!   when it goes on, however late that is.
+//! - **A twin from long ago**: a machine that was restored from a snapshot more than 4,096 beats old (over an
+//!   hour by default; beats that others ask for count as well) speaks with an incarnation that goes on
+//!   elsewhere, and who goes on does not notice. What it emits before it hears the other is applied, but may
+//!   be lost unnoticed. A younger twin is noticed by its first beat.
 //! - **Within B**, an old value may be served as `Coherent`: that is what a bound means. A write that has
 //!   to be seen at once needs the database.
 //!

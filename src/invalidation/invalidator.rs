@@ -48,7 +48,7 @@ pub(crate) use looking::worst;
 use super::cache::Reason;
 use super::fence::Coherence;
 use super::outbox::{Giver, Handed, Outbox, Refusal, Request, Ticket};
-use super::protocol::{Micros, Node};
+use super::protocol::{Micros, Node, OwnMarks};
 use super::settings::Settings;
 use super::subject::{Entity, Id, IdRef};
 use crate::bus::Bus;
@@ -126,7 +126,7 @@ impl Invalidator {
         settings.check()?;
         let clock = Clock::start();
         let (now, incarnation) = (clock.now(), random_incarnation());
-        let own = Arc::default();
+        let own = Arc::<OwnMarks>::default();
         let mut node = Node::new(settings.rules(), incarnation, now, Arc::clone(&own));
         // Its own name is heard by its own beats, without which there is no proof anyway.
         let others = settings
@@ -142,7 +142,7 @@ impl Invalidator {
             closed: false,
         };
         let out = Out {
-            outbox: Outbox::new(settings.outbox_rules(), incarnation, now, own),
+            outbox: Outbox::new(settings.outbox_rules(), incarnation, now, own.clone()),
             wire: bus.publisher(),
         };
         let inner = Arc::new(Inner {
@@ -150,6 +150,7 @@ impl Invalidator {
             clock,
             listeners: RwLock::default(),
             meeting: Mutex::default(),
+            own,
             remote: Some(Remote::new(bus.clone(), core, out)),
         });
         inner.subscribe(bus.as_ref())?;
@@ -180,6 +181,7 @@ impl Invalidator {
             clock: Clock::start(),
             listeners: RwLock::default(),
             meeting: Mutex::default(),
+            own: Arc::default(),
             remote: None,
         };
         Self {
@@ -273,6 +275,7 @@ impl Invalidator {
         let ids: Vec<I::Item> = ids.into_iter().collect();
         let checked: Result<Vec<_>, _> = ids.iter().map(|id| IdRef::new(id.as_ref())).collect();
         let checked = checked?;
+        self.inner().note_position(entity, position);
         self.inner().here(entity, |listener| {
             for &id in &checked {
                 listener.feed.remove_now(id, position);
@@ -373,6 +376,7 @@ impl Invalidator {
         position: Option<u64>,
         guard: Option<(usize, super::outbox::GuardId)>,
     ) -> Result<Emitted, EmitError> {
+        self.inner().note_position(entity, position);
         self.inner().here(entity, |listener| {
             for id in ids {
                 listener.feed.remove_now(id.borrowed(), position);

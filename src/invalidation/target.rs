@@ -236,6 +236,11 @@ impl Driver {
         self.target.fence.coherence()
     }
 
+    /// Whether it reads `Coherent`, or will when a flush that is under way has cleared. Wait-free.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.target.fence.is_trusted()
+    }
+
     /// What is driven.
     #[must_use]
     pub const fn target(&self) -> &Target {
@@ -249,8 +254,8 @@ impl Drop for Driver {
     }
 }
 
-/// A cache's panic is its own failure, not its driver's.
-fn caught(call: impl FnOnce() -> Result<(), Unfinished>) -> Result<(), Unfinished> {
-    // What a panicking cache leaves behind is bypassed by the doubt that follows.
+/// A cache's panic is its own failure, not that of whoever calls it.
+pub(crate) fn caught(call: impl FnOnce() -> Result<(), Unfinished>) -> Result<(), Unfinished> {
+    // What a panicking cache leaves behind is bypassed by its caller.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Unfinished))
 }

@@ -2,6 +2,8 @@
 
 mod feed;
 mod lag;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::fmt;

@@ -18,16 +18,33 @@ impl Wake for Unpark {
     }
 }
 
+/// Leaves a park token behind when a wait is over, also by a panic: whether one that a park used up was
+/// meant for somebody else on this thread cannot be known. One too many costs a look.
+struct Repay<'a>(Option<&'a Thread>);
+
+impl Drop for Repay<'_> {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0 {
+            thread.unpark();
+        }
+    }
+}
+
 /// Polls `future` to its end. An unpark that comes before the park is not lost: it stays with the
 /// thread.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let thread = thread::current();
+    let waker = Waker::from(Arc::new(Unpark(thread.clone())));
+    let mut repay = Repay(None);
     let mut cx = Context::from_waker(&waker);
     loop {
         match future.as_mut().poll(&mut cx) {
             Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
+            Poll::Pending => {
+                repay.0 = Some(&thread);
+                thread::park();
+            }
         }
     }
 }

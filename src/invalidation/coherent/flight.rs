@@ -11,12 +11,15 @@
 //! | flight | a caller with its own mark |
 //! |---|---|
 //! | Queued: not begun to read | joins: the read will begin later than the caller came; but not from [inside a loader](super::nested) |
-//! | Loading(mark), Landed(mark) | joins if the marks are the same: nothing was dropped between |
-//! | Loading, Landed with another mark | leads a flight of its own, which takes the place on the board |
+//! | Loading(mark), Landed(mark) | joins if the marks are the same: nothing was dropped between; and if what was stored at that mark would be served |
+//! | Loading, Landed with another mark, or too old | leads a flight of its own, which takes the place on the board |
 //! | Abandoned | the same |
 //!
 //! The mark of a load is taken under the flight's lock, in the step that ends `Queued`, so that a
 //! caller either joined before the read began or sees its mark.
+//!
+//! An entry is served for a lease at most while the state is unproved, and for `max_age` in any, from the
+//! beginning of its load. A load that hangs is no younger: who comes when its entry would be too old leads.
 //!
 //! # When a leader is lost
 //! A leader that is cancelled or panics abandons its flight by being dropped. All who joined wake
@@ -32,7 +35,7 @@ use std::task::{Context, Poll, Waker};
 use ahash::RandomState;
 
 use super::LoadError;
-use crate::invalidation::fence::{Mark, planted};
+use crate::invalidation::fence::{Fence, Mark, planted};
 use crate::sync::{Arc, Mutex};
 
 /// What a load answers, as its waiters get it.
@@ -98,12 +101,18 @@ impl<V> Flights<V> {
         &self.boards[(self.hasher.hash_one(id) as usize) & (BOARDS - 1)]
     }
 
-    /// Joins the flight of `id`, or leads one. `arrived` was taken after the caller came. Only who
-    /// `may_queue` joins a flight that waits for its turn.
-    pub(super) fn enter(&self, id: &str, arrived: &Mark, may_queue: bool) -> Boarding<'_, V> {
+    /// Joins the flight of `id`, or leads one. `arrived` was taken of `fence` after the caller came. Only
+    /// who `may_queue` joins a flight that waits for its turn.
+    pub(super) fn enter(
+        &self,
+        id: &str,
+        arrived: &Mark,
+        fence: &Fence,
+        may_queue: bool,
+    ) -> Boarding<'_, V> {
         let mut board = self.board(id).lock();
         if let Some(flight) = board.get(id)
-            && flight.carries(arrived, may_queue)
+            && flight.carries(arrived, fence, may_queue)
         {
             return Boarding::Join(Join {
                 flight: flight.clone(),
@@ -144,11 +153,12 @@ impl<V> Flights<V> {
 }
 
 impl<V> Flight<V> {
-    fn carries(&self, arrived: &Mark, may_queue: bool) -> bool {
+    fn carries(&self, arrived: &Mark, fence: &Fence, may_queue: bool) -> bool {
         match &self.state.lock().phase {
             Phase::Queued => may_queue,
             Phase::Loading(mark) | Phase::Landed(mark, _) => {
-                mark.same(arrived) || planted("coherent_join_older_flight")
+                let fresh = mark.same(arrived) && fence.serves(&mark.stamp());
+                fresh || planted("coherent_join_older_flight")
             }
             Phase::Abandoned => false,
         }

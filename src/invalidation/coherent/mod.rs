@@ -17,7 +17,7 @@
 //! - *From the cache*: an invalidation raises the version under the lock under which a store checks,
 //!   and then removes; a flush makes older stamps worthless. See the fence.
 //! - *From a flight*: a caller joins only if nothing was dropped between the beginning of the
-//!   read and its own arrival, or if the read has not begun.
+//!   read and its own arrival, and what was read then would still be served; or if the read has not begun.
 //! - *From its own load*: it begins after the caller came.
 //!
 //! A caller who was there *before* the invalidation may get the older value; it is not stored.
@@ -45,7 +45,7 @@ pub use loaded::Loaded;
 
 use super::cache::{Cache, Entry, Reason, Store, Unfinished};
 use super::fence::{Coherence, Fence, FenceStats, Mark};
-use super::target::Target;
+use super::target::{Target, caught};
 use admission::{Admission, Moment};
 use flight::{Boarding, Flights};
 use nested::{InLoader, Place};
@@ -189,7 +189,10 @@ impl<C: Store> Coherent<C> {
                 let loaded = inner.run(loader).await;
                 return inner.keep(id, &arrived, loaded);
             }
-            match inner.flights.enter(id, &arrived, place == Place::Outside) {
+            match inner
+                .flights
+                .enter(id, &arrived, &inner.fence, place == Place::Outside)
+            {
                 Boarding::Join(flight) => {
                     if let Some(answer) = flight.await {
                         inner.counts.joined.fetch_add(1, Relaxed);
@@ -250,13 +253,13 @@ impl<C: Store> Coherent<C> {
     /// Drops one id here: for writes of this process while nothing watches. An invalidator does the
     /// same when it emits, and tells the others.
     ///
-    /// A cache that fails to remove makes everything older bypassed. May block while a store on
+    /// A cache that fails to remove, or panics, makes everything older bypassed. May block while a store on
     /// the same lock is under way.
     pub fn invalidate(&self, id: &str) {
         let removed = self
             .inner
             .fence
-            .invalidate(id, || self.inner.store.remove(id));
+            .invalidate(id, || caught(|| self.inner.store.remove(id)));
         if removed.is_err() {
             self.inner.fence.bypass_older();
         }
@@ -270,7 +273,7 @@ impl<C: Store> Coherent<C> {
         let _cleared: Result<(), Unfinished> = self
             .inner
             .fence
-            .flush(|| self.inner.store.clear(Reason::Requested));
+            .flush(|| caught(|| self.inner.store.clear(Reason::Requested)));
     }
 
     /// How far the cache may be trusted now. Wait-free: one atomic load.
@@ -351,13 +354,8 @@ impl<C: Store> Inner<C> {
         })?;
         let value = loaded.value;
         let stored = self.fence.store(mark, loaded.view, |stamp| {
-            self.store.insert(
-                id,
-                Entry {
-                    stamp,
-                    value: value.clone(),
-                },
-            )
+            let value = value.clone();
+            caught(|| self.store.insert(id, Entry { stamp, value }))
         });
         // A refusal is counted by the fence; the caller has its answer either way.
         if let Ok(Err(Unfinished)) = stored {

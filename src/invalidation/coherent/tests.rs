@@ -350,3 +350,137 @@ fn a_load_that_landed_between_two_looks_is_found() {
     assert_eq!(load(&users, 2), Some(1));
     assert_eq!(users.stats().loads, 1);
 }
+
+/// A load hangs, and has read 10 long before; what does who comes after `age` get, when 11 is the truth?
+fn after_a_load_that_hangs(users: &Users, now: &AtomicU64, age: u64) -> Option<u32> {
+    let open = AtomicUsize::new(0);
+    let mut leader = pin!(users.get_or_load("1", || gated(&open, 10)));
+    assert!(poll(leader.as_mut()).is_pending());
+    now.fetch_add(age, SeqCst);
+    let fresh = || async { Ok::<_, Infallible>(Some(11)) };
+    let mut late = pin!(users.get_or_load("1", fresh));
+    let at_once = poll(late.as_mut());
+    open.store(1, SeqCst);
+    assert!(poll(leader.as_mut()).is_ready());
+    let answer = match at_once {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => match poll(late.as_mut()) {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => panic!("the flight has landed"),
+        },
+    };
+    answer.unwrap()
+}
+
+#[test]
+fn i7_in_doubt_nobody_joins_a_load_that_is_older_than_a_lease() {
+    let (users, now) = by_hand(Builder::new());
+    let target = Target::from(&users);
+    let driver = target.attach(Duration::from_nanos(100)).unwrap();
+    driver.recover(Reason::Joined, None).unwrap();
+    assert_eq!(after_a_load_that_hangs(&users, &now, 1_000), Some(10));
+    // The row changes, and the drop is lost in a doubt that stays the same one.
+    driver.doubt();
+    assert_eq!(after_a_load_that_hangs(&users, &now, 99), Some(10));
+    now.fetch_add(100, SeqCst);
+    assert_eq!(after_a_load_that_hangs(&users, &now, 100), Some(11));
+}
+
+#[test]
+fn i6_nobody_joins_a_load_that_is_older_than_max_age() {
+    let (users, now) = by_hand(Builder::new().max_age(Duration::from_nanos(100)));
+    assert_eq!(after_a_load_that_hangs(&users, &now, 99), Some(10));
+    now.fetch_add(100, SeqCst);
+    assert_eq!(after_a_load_that_hangs(&users, &now, 100), Some(11));
+}
+
+/// Panics whenever it is told something.
+struct Angry {
+    cache: BoundedMap<u32>,
+    armed: std::sync::atomic::AtomicBool,
+}
+
+impl Angry {
+    fn calm() -> Self {
+        Self {
+            cache: BoundedMap::new(9),
+            armed: false.into(),
+        }
+    }
+
+    fn rage(&self) {
+        assert!(!self.armed.load(SeqCst), "a cache's own");
+    }
+}
+
+impl Cache for Angry {
+    fn remove(&self, id: &str) -> Result<(), Unfinished> {
+        self.rage();
+        self.cache.remove(id)
+    }
+
+    fn clear(&self, reason: Reason) -> Result<(), Unfinished> {
+        self.rage();
+        self.cache.clear(reason)
+    }
+}
+
+impl Store for Angry {
+    type Value = u32;
+
+    fn get(&self, id: &str) -> Option<Entry<u32>> {
+        self.cache.get(id)
+    }
+
+    fn insert(&self, id: &str, entry: Entry<u32>) -> Result<(), Unfinished> {
+        self.cache.insert(id, entry)?;
+        self.rage();
+        Ok(())
+    }
+}
+
+#[test]
+fn i8_a_cache_that_panics_is_bypassed_as_one_that_fails() {
+    let answer = |value| move || Ok::<_, Infallible>(Some(value));
+    for act in [
+        |users: &Coherent<Angry>| users.invalidate("1"),
+        |users: &Coherent<Angry>| users.flush(),
+        |users: &Coherent<Angry>| {
+            let loaded = users.get_or_load_blocking("2", || Ok::<_, Infallible>(Some(20)));
+            assert_eq!(loaded.unwrap(), Some(20), "the loader was not at fault");
+        },
+    ] {
+        let users = Coherent::new(Angry::calm());
+        users.get_or_load_blocking("1", answer(10)).unwrap();
+        assert_eq!(users.get("1"), Some(Some(10)));
+        users.store().armed.store(true, SeqCst);
+        act(&users);
+        assert_eq!(users.get("1"), None);
+        users.store().armed.store(false, SeqCst);
+        let again = users.get_or_load_blocking("1", answer(11));
+        assert_eq!(again.unwrap(), Some(11));
+        assert_eq!(users.get("1"), Some(Some(11)));
+    }
+}
+
+#[test]
+fn i8_a_blocking_load_leaves_the_park_token_of_others() {
+    let ends: [fn() -> Poll<()>; 2] = [|| Poll::Ready(()), || panic!("a loader's own")];
+    for end in ends {
+        let mut polls = 0;
+        let waits = future::poll_fn(|_| {
+            polls += 1;
+            if polls > 1 {
+                return end();
+            }
+            // Somebody calls this thread while it waits, for reasons of his own.
+            std::thread::current().unpark();
+            Poll::Pending
+        });
+        let waits = std::panic::AssertUnwindSafe(|| block_on::block_on(waits));
+        let _ended = std::panic::catch_unwind(waits);
+        let begun = std::time::Instant::now();
+        std::thread::park_timeout(Duration::from_secs(20));
+        assert!(begun.elapsed() < Duration::from_secs(10), "it was used up");
+    }
+}

@@ -301,10 +301,7 @@ impl Fence {
             return Err(self.counts.refused(refused));
         }
         let held = (!planted("fence_check_then_insert")).then_some(held);
-        let stored = insert(Stamp {
-            epoch: mark.epoch,
-            began: mark.began,
-        });
+        let stored = insert(mark.stamp());
         drop(held);
         self.counts.stored();
         Ok(stored)

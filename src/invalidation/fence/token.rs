@@ -19,6 +19,14 @@ impl Mark {
     pub(crate) const fn same(&self, other: &Self) -> bool {
         self.stripe == other.stripe && self.version == other.version && self.epoch == other.epoch
     }
+
+    /// What a value is kept with whose load began at this mark.
+    pub(crate) const fn stamp(&self) -> Stamp {
+        Stamp {
+            epoch: self.epoch,
+            began: self.began,
+        }
+    }
 }
 
 /// Permission to store one id's value, taken **before** that value is read.

@@ -11,7 +11,9 @@
 //!
 //! Doubt may be raised by any thread at any time, and takes no lock: a deadline must not wait for
 //! a slow `clear`. Clearing is serialised. A doubt raised while somebody clears makes the final
-//! compare-and-swap fail, so that the doubt stands.
+//! compare-and-swap fail, so that the doubt stands. While a coherent fence is flushed it is
+//! [trusted](Fence::is_trusted) all the same: whoever ends trust has to doubt it then, too, since nobody
+//! looks at the time again before the flush gives it back.
 //!
 //! The epoch is raised when doubt begins, because older entries may have missed a drop, **and**
 //! when it ends: what was loaded in doubt may have been read before a drop that never came.
@@ -29,6 +31,10 @@ use crate::sync::MutexGuard;
 impl Fence {
     /// A new epoch, in the state that `state` makes of the present word. Returns the new word.
     pub(super) fn raise_epoch(&self, state: impl Fn(Word) -> Coherence) -> Word {
+        self.raise(|word| word.next(state(word)))
+    }
+
+    fn raise(&self, next: impl Fn(Word) -> Word) -> Word {
         // Release: whoever reads the new epoch (Acquire, in `word`) sees the commit that it tells of,
         // and the floor and settling time set before.
         let publish = unless("fence_raise_release", Release);
@@ -37,12 +43,12 @@ impl Fence {
         let reread = unless("fence_raise_reread", Acquire);
         let mut word = self.word();
         loop {
-            let next = word.next(state(word));
+            let raised = next(word);
             match self
                 .word
-                .compare_exchange_weak(word.0, next.0, publish, reread)
+                .compare_exchange_weak(word.0, raised.0, publish, reread)
             {
-                Ok(_) => return next,
+                Ok(_) => return raised,
                 Err(seen) => word = Word(seen),
             }
         }
@@ -90,6 +96,11 @@ impl Fence {
         });
     }
 
+    /// Whether it reads `Coherent`, or will when a flush that is under way has cleared.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.word().trusted()
+    }
+
     /// All that was missed is behind us: `false` if `clear` failed or a doubt came meanwhile.
     pub(crate) fn recover(&self, floor: Option<u64>, clear: impl FnOnce() -> bool) -> bool {
         let _serial = self.serialise();
@@ -114,14 +125,14 @@ impl Fence {
         let _serial = self.serialise();
         self.raise_marks(floor);
         let was_coherent = Cell::new(false);
-        let during = self.raise_epoch(|word| match word.state() {
+        let during = self.raise(|word| match word.state() {
             Coherence::Coherent => {
                 was_coherent.set(true);
-                Coherence::Suspect
+                word.clearing()
             }
             other => {
                 was_coherent.set(false);
-                other
+                word.next(other)
             }
         });
         self.pass_stripes();

@@ -1,11 +1,11 @@
 //! One word that says which entries are old and how far the cache may be trusted.
 //!
 //! ```text
-//!  63                                        3   2        1 0
-//! +-------------------------------------------+--------+-------+
-//! | epoch: raised by whatever makes all older | CAPPED | state |
-//! | entries worthless                         |        |       |
-//! +-------------------------------------------+--------+-------+
+//!  63                                        4   3           2        1 0
+//! +-------------------------------------------+-----------+--------+-------+
+//! | epoch: raised by whatever makes all older | RESTORING | CAPPED | state |
+//! | entries worthless                         |           |        |       |
+//! +-------------------------------------------+-----------+--------+-------+
 //! ```
 //!
 //! | state | bits | entries of this epoch are served |
@@ -16,7 +16,8 @@
 //! | Suspect | 11 | for one lease from the beginning of their load |
 //!
 //! `CAPPED` adds an age limit in any state. The low bit of the state and `CAPPED` together tell in
-//! one test whether a hit has to look at the clock.
+//! one test whether a hit has to look at the clock. `RESTORING` stands beside Suspect alone, and in one
+//! epoch alone: a flush has begun in Coherent, and means to go back there when it has cleared.
 
 use std::fmt;
 
@@ -50,7 +51,8 @@ impl fmt::Display for Coherence {
 const STATE: u64 = 0b011;
 const TIMED_STATE: u64 = 0b001;
 pub(crate) const CAPPED: u64 = 0b100;
-const EPOCH_SHIFT: u32 = 3;
+const RESTORING: u64 = 0b1000;
+const EPOCH_SHIFT: u32 = 4;
 const EPOCH_ONE: u64 = 1 << EPOCH_SHIFT;
 
 const fn bits(state: Coherence) -> u64 {
@@ -96,14 +98,24 @@ impl Word {
         self.0 & TIMED_STATE != 0
     }
 
-    /// The next epoch, in `state`. Sixty-one bits do not wrap in the life of a process.
+    /// The next epoch, in `state`. Sixty bits do not wrap in the life of a process.
     pub(crate) const fn next(self, state: Coherence) -> Self {
         Self((self.with(state).0).wrapping_add(EPOCH_ONE))
     }
 
     /// The same epoch, in `state`.
     pub(crate) const fn with(self, state: Coherence) -> Self {
-        Self((self.0 & !STATE) | bits(state))
+        Self((self.0 & !(STATE | RESTORING)) | bits(state))
+    }
+
+    /// The next epoch, `Suspect` until what clears has done so.
+    pub(crate) const fn clearing(self) -> Self {
+        Self(self.next(Coherence::Suspect).0 | RESTORING)
+    }
+
+    /// Whether it says `Coherent`, or will without any further proof.
+    pub(crate) const fn trusted(self) -> bool {
+        matches!(self.state(), Coherence::Coherent) || self.0 & RESTORING != 0
     }
 
     /// Equal but for the age limit, which makes no entry old.
@@ -153,6 +165,20 @@ mod tests {
             assert_eq!(word.leased(), leased);
             assert_eq!(word.timed(), leased);
             assert!(Word(word.0 | CAPPED).timed());
+        }
+    }
+
+    #[test]
+    fn only_one_epoch_is_restored() {
+        let word = Word(EPOCH_ONE | CAPPED).with(Coherence::Coherent);
+        let clearing = word.clearing();
+        assert_eq!(clearing.state(), Coherence::Suspect);
+        assert_eq!(clearing.epoch(), 2);
+        assert!(word.trusted() && clearing.trusted() && clearing.timed());
+        for state in STATES {
+            let trusted = state == Coherence::Coherent;
+            assert_eq!(clearing.next(state).trusted(), trusted);
+            assert_eq!(clearing.with(state), word.next(state));
         }
     }
 

@@ -243,16 +243,19 @@ impl Inner {
         drop(before);
     }
 
-    /// Makes a listener known to those who emit.
+    /// Makes a listener known to those who emit, and asks of its loads what they asked before.
     pub(super) fn list(&self, listener: Arc<Listener>) {
         self.change_listeners(|listeners| {
             let entity = listener.entity.clone();
-            listeners
-                .by_entity
-                .entry(entity)
-                .or_default()
-                .push(listener);
+            let known = listeners.by_entity.entry(entity).or_default();
+            known.push(listener.clone());
         });
+        // After it is listed: who emits notes its position first.
+        if let Some(position) = self.own.position(&listener.entity) {
+            listener.feed.driver().raise_floor(position);
+        }
+        // A load that began when it was attached may have read before an emit that did not see it.
+        listener.feed.driver().target().fence().bypass_older();
     }
 
     pub(super) fn push_catch_all(&self, watcher: CatchAll) {

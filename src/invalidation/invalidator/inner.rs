@@ -24,7 +24,7 @@ use crate::bus::{Bus, Delivery, Event, Interest, Publisher, SubscribeError};
 use crate::invalidation::done::Done;
 use crate::invalidation::frame::Incarnation;
 use crate::invalidation::outbox::Outbox;
-use crate::invalidation::protocol::{Micros, Node};
+use crate::invalidation::protocol::{Micros, Node, OwnMarks};
 use crate::invalidation::settings::{Settings, micros};
 use crate::invalidation::subject::{Address, Entity, IdRef, Pattern};
 use crate::invalidation::target::{Driver, Target};
@@ -99,6 +99,8 @@ pub(crate) struct Inner {
     pub(super) listeners: RwLock<Arc<Listeners>>,
     /// Held by a node that is alone while it changes who listens: in place of `core`.
     pub(super) meeting: Mutex<()>,
+    /// What this node itself has sent, and at which positions.
+    pub(super) own: Arc<OwnMarks>,
     pub(super) remote: Option<Remote>,
 }
 
@@ -353,7 +355,17 @@ impl Inner {
     /// Drops an id in this node's own caches, before anybody else hears of it.
     #[inline]
     pub(super) fn drop_here(&self, entity: &Entity, id: IdRef<'_>, position: Option<u64>) {
+        self.note_position(entity, position);
         self.here(entity, |listener| listener.feed.remove_now(id, position));
+    }
+
+    /// Notes what caches have to be asked for that come later. Called before those are told that are
+    /// here, see [`OwnMarks`].
+    #[inline]
+    pub(super) fn note_position(&self, entity: &Entity, position: Option<u64>) {
+        if let Some(position) = position {
+            self.own.note_position(entity, position);
+        }
     }
 
     pub(super) fn here(

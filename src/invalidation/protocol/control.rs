@@ -18,8 +18,9 @@ use super::peer::Hearing;
 use super::{Micros, Mutant};
 use crate::invalidation::frame::{Beat, Body, Echo, Frame, Header, Incarnation};
 
-/// How many of our own beats are remembered, to tell a copy of one from a twin's.
-const REMEMBERED: usize = 32;
+/// How many of our own beats are remembered, to tell a copy of one from a twin's: those of more than an
+/// hour by default, in 128 KiB at most. An older one says nothing, since a copy may be late.
+pub(super) const REMEMBERED: usize = 4_096;
 /// After so many leases without a beat of its own, a node asks for its subscription again.
 const DEAF: u64 = 2;
 /// A beat that was asked for follows the last one after this part of H at the soonest.
@@ -168,16 +169,15 @@ impl Node {
 
     fn own_beat(&mut self, now: Micros, header: &Header, fx: &mut impl Effects) {
         let sent = self.born + header.sent;
-        let known = self
-            .own_beats
-            .iter_mut()
-            .find(|own| own.sequence == header.sequence && own.sent == sent);
-        let Some(own) = known else {
-            // Older than what is remembered says nothing; anything else is not ours.
-            let oldest = self.own_beats.front().map_or(1, |own| own.sequence);
-            if header.sequence >= oldest {
-                self.forked(now, fx);
-            }
+        let oldest = self.own_beats.front().map_or(1, |own| own.sequence);
+        let Some(place) = header.sequence.checked_sub(oldest) else {
+            return;
+        };
+        // Their numbers follow on each other.
+        let known = usize::try_from(place).ok();
+        let known = known.and_then(|place| self.own_beats.get_mut(place));
+        let Some(own) = known.filter(|own| own.sent == sent) else {
+            self.forked(now, fx);
             return;
         };
         if std::mem::replace(&mut own.returned, true) {
@@ -198,12 +198,14 @@ impl Node {
     /// Another node's beat.
     fn beat(&mut self, now: Micros, header: &Header, beat: &Beat<'_>, fx: &mut impl Effects) {
         let known = self.peers.find(header.incarnation).is_some();
-        if beat.solicit || (!known && !beat.reader) {
+        // A reader has nothing to tell; but who is waited for by name is heard, whatever it does.
+        let idle = beat.reader && !self.expected.iter().any(|name| **name == *beat.name);
+        if beat.solicit || (!known && !idle) {
             self.note_for_echo(now, header);
             // Who asks, or is new, waits for the answer.
             self.hurry(now);
         }
-        if beat.reader && !known {
+        if idle && !known {
             return;
         }
         let Some(slot) = self.peer_slot(header.incarnation, now, fx) else {

@@ -32,7 +32,7 @@ pub(crate) struct Row {
     /// The first reason of the doubt that lasts.
     pub(crate) reason: Reason,
     pub(crate) flushed: Option<Micros>,
-    /// The highest position that any publisher has spoken of.
+    /// The highest position that another node has spoken of.
     pub(crate) floor: u64,
     /// Whether a publisher without frames was heard.
     pub(crate) plain: bool,
@@ -124,7 +124,7 @@ impl Row {
         self.floor = self.floor.max(position.unwrap_or(0));
     }
 
-    /// The floor as effects want it.
+    /// The highest position that another node has spoken of.
     pub(crate) fn floor(&self) -> Option<u64> {
         (self.floor > 0).then_some(self.floor)
     }

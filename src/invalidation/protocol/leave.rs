@@ -144,13 +144,14 @@ impl Node {
         {
             return;
         }
+        let floor = self.floor(id);
         let Some(row) = self.rows.get_mut(id).and_then(Option::as_mut) else {
             return;
         };
         row.belief = Belief::Coherent;
         row.flushed = Some(now);
         self.counts.flushes += 1;
-        let (reason, floor) = (row.reason, row.floor());
+        let reason = row.reason;
         fx.recover(id, reason, floor);
     }
 
@@ -179,7 +180,7 @@ impl Node {
             Belief::Coherent if now >= row.may_flush_at(&rules) => {
                 row.flushed = Some(now);
                 self.counts.flushes += 1;
-                let floor = row.floor();
+                let floor = self.floor(id);
                 fx.flush(id, Reason::Requested, floor);
             }
             // Too soon after the last one: in doubt until it is time. In doubt already: what was

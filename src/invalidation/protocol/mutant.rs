@@ -50,6 +50,8 @@ pub(crate) enum Mutant {
     FloorIsOwnPosition,
     /// A subscription that the server took away is never asked for again.
     NeverAsksAgain,
+    /// A cache that comes later is not asked for the positions that this node itself emitted at.
+    OwnPositionsUncounted,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The state of one node's receiving half, and the calls that tell it what happened.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -9,7 +9,7 @@ use super::entity::{Belief, Row};
 use super::own::OwnMarks;
 use super::peer::PeerWhy;
 use super::peers::{Peers, Slot};
-use super::{Micros, Rules};
+use super::{Micros, Mutant, Rules};
 use crate::invalidation::frame::{Echo, Incarnation};
 use crate::invalidation::subject::{Entity, IdRef};
 
@@ -90,6 +90,15 @@ pub(super) struct Proof {
     pub(super) sent: Micros,
 }
 
+/// What is kept of an entity that is no longer tracked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Once {
+    /// It has publishers without frames.
+    plain: bool,
+    /// The highest position that another node has spoken of, which may have left since.
+    floor: u64,
+}
+
 /// A beat that is to be echoed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heard {
@@ -129,9 +138,11 @@ pub(crate) struct Node {
     pub(super) rows: Vec<Option<Row>>,
     pub(super) by_entity: HashMap<Entity, RowId, RandomState>,
     pub(super) watch_unknown: bool,
-    /// Entities that are no longer tracked and have publishers without frames; no more of them than
+    /// Entities that are no longer tracked, and of which something has to be kept; no more of them than
     /// of the others.
-    pub(super) once_plain: HashSet<Entity, RandomState>,
+    pub(super) once: HashMap<Entity, Once, RandomState>,
+    /// There was no room for one of them that was plain: any entity may be.
+    pub(super) any_plain: bool,
     /// Where ids with escapes are decoded.
     pub(super) decoded: String,
     pub(super) counts: NodeCounts,
@@ -191,7 +202,8 @@ impl Node {
             rows: Vec::new(),
             by_entity: HashMap::default(),
             watch_unknown: false,
-            once_plain: HashSet::default(),
+            once: HashMap::default(),
+            any_plain: false,
             decoded: String::new(),
             counts: NodeCounts::default(),
         }
@@ -222,7 +234,9 @@ impl Node {
             None => return None,
         };
         let mut row = Row::new(entity.clone(), now);
-        row.plain = self.once_plain.remove(entity);
+        let once = self.once.remove(entity).unwrap_or_default();
+        row.plain = once.plain || self.any_plain;
+        row.floor = once.floor;
         self.rows[id] = Some(row);
         self.by_entity.insert(entity.clone(), id);
         Some(id)
@@ -245,9 +259,7 @@ impl Node {
             .filter(|(_, row)| row.is_expendable(now, &self.rules))
             .min_by_key(|(_, row)| row.heard);
         let (id, _) = expendable?;
-        if let Some(row) = self.rows.get_mut(id).and_then(Option::take) {
-            self.by_entity.remove(&row.entity);
-        }
+        self.untrack(id);
         fx.untracked(id);
         self.track(entity, now)
     }
@@ -289,17 +301,29 @@ impl Node {
         rows.filter_map(|(id, row)| Some((id, &row.as_ref()?.entity)))
     }
 
-    /// The highest position that publishers of an entity have spoken of.
+    /// The highest position that publishers of an entity have spoken of, this node among them.
     pub(crate) fn floor(&self, id: RowId) -> Option<u64> {
-        self.row(id)?.floor()
+        let row = self.row(id)?;
+        match self.rules.broken(Mutant::OwnPositionsUncounted) {
+            true => row.floor(),
+            false => row.floor().max(self.own.position(&row.entity)),
+        }
     }
 
     /// Ends the tracking of an entity.
     pub(crate) fn untrack(&mut self, id: RowId) {
         if let Some(row) = self.rows.get_mut(id).and_then(Option::take) {
             self.by_entity.remove(&row.entity);
-            if row.plain && self.once_plain.len() < self.rules.max_entities {
-                self.once_plain.insert(row.entity);
+            let once = Once {
+                plain: row.plain,
+                floor: row.floor,
+            };
+            if self.once.len() < self.rules.max_entities {
+                if once != Once::default() {
+                    self.once.insert(row.entity, once);
+                }
+            } else {
+                self.any_plain |= once.plain;
             }
         }
     }
@@ -318,7 +342,7 @@ impl Node {
     pub(crate) fn is_plain(&self, entity: &Entity) -> bool {
         match self.find(entity) {
             Some(row) => self.has_plain(row),
-            None => self.once_plain.contains(entity),
+            None => self.any_plain || self.once.get(entity).is_some_and(|once| once.plain),
         }
     }
 
@@ -359,7 +383,7 @@ impl Node {
 
     /// Whether the simulator broke this rule.
     #[cfg(test)]
-    pub(crate) fn broken(&self, mutant: super::Mutant) -> bool {
+    pub(crate) fn broken(&self, mutant: Mutant) -> bool {
         self.rules.broken(mutant)
     }
 

@@ -13,7 +13,8 @@
 //! replaces the best when it is better than what is left of it.
 //!
 //! A clock that stood still (a suspended machine) shows as bounds that contradict each other. Then
-//! both are thrown away, and what is calibrated begins anew.
+//! both are thrown away, and what is calibrated begins anew. The lower one of the two comes by an echo:
+//! beats that seem to have been long under way are a reason to [ask](super::peer::Peer::wants_echo) for one.
 
 use super::Micros;
 

@@ -3,7 +3,13 @@
 //!
 //! A frame is this node's own if its number was given out, and at the time that it says. The times of
 //! the latest numbers are kept in a ring. A number that is older than the ring tells nothing: its frame
-//! is applied, as every frame is that is not certainly our own, and is no news otherwise.
+//! is applied, as every frame is that is not certainly our own, and is no news otherwise: a twin that is so
+//! far behind is known by its beats.
+//!
+//! # Positions
+//! The caches that are here when this node emits are told its positions one by one. A cache that comes
+//! later is not, so the highest of each entity is kept. It is noted *before* the caches are told, and
+//! asked for *after* a new one is listed among them: of an emit and a watch that meet, one sees the other.
 //!
 //! # Orderings
 //! The sender stores the time of number n, and then the mark n, and only then sends. Who reads a frame
@@ -99,18 +105,51 @@ impl OwnMark {
     }
 }
 
-/// The marks of all entities that this node emits for; the lock is held for a look only.
+/// So many entities have a position of their own; all others share one.
+const POSITIONS: usize = 1 << 13;
+
+/// The marks of all entities that this node emits for; the locks are held for a look only.
 #[derive(Debug, Default)]
-pub(crate) struct OwnMarks(Mutex<HashMap<Entity, Arc<OwnMark>, RandomState>>);
+pub(crate) struct OwnMarks {
+    marks: Mutex<HashMap<Entity, Arc<OwnMark>, RandomState>>,
+    positions: Mutex<Positions>,
+}
+
+/// The highest positions that this node has emitted at.
+#[derive(Debug, Default)]
+struct Positions {
+    by_entity: HashMap<Entity, u64, RandomState>,
+    /// Of entities for which there was no room.
+    others: u64,
+}
 
 impl OwnMarks {
     pub(crate) fn insert(&self, entity: &Entity, mark: Arc<OwnMark>) {
-        self.0.lock().insert(entity.clone(), mark);
+        self.marks.lock().insert(entity.clone(), mark);
+    }
+
+    /// This node emits at a position. Called before any cache is told.
+    pub(crate) fn note_position(&self, entity: &Entity, position: u64) {
+        let mut positions = self.positions.lock();
+        let room = positions.by_entity.len() < POSITIONS;
+        let known = match positions.by_entity.get_mut(entity) {
+            Some(known) => known,
+            None if room => positions.by_entity.entry(entity.clone()).or_default(),
+            None => &mut positions.others,
+        };
+        *known = position.max(*known);
+    }
+
+    /// The highest position that this node has emitted at, if any.
+    pub(crate) fn position(&self, entity: &Entity) -> Option<u64> {
+        let positions = self.positions.lock();
+        let known = positions.by_entity.get(entity);
+        Some(known.copied().unwrap_or(positions.others)).filter(|&position| position > 0)
     }
 
     /// Whose frame of this entity has that number and was sent then.
     pub(super) fn whose(&self, entity: &str, number: u64, sent: Micros) -> Whose {
-        let marks = self.0.lock();
+        let marks = self.marks.lock();
         marks
             .get(entity)
             .map_or(Whose::Twins, |mark| mark.whose(number, sent))
@@ -120,6 +159,22 @@ impl OwnMarks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn i8_own_positions_are_kept_by_entity_in_bounded_room() {
+        let own = OwnMarks::default();
+        let entity = |n: usize| Entity::new(&format!("e{n}")).unwrap();
+        for n in 0..POSITIONS {
+            own.note_position(&entity(n), n as u64 + 1);
+        }
+        own.note_position(&entity(1), 1);
+        assert_eq!(own.position(&entity(1)), Some(2), "never lowered");
+        assert_eq!(own.position(&entity(POSITIONS)), None);
+        own.note_position(&entity(POSITIONS), 7);
+        assert_eq!(own.position(&entity(POSITIONS)), Some(7));
+        assert_eq!(own.position(&entity(0)), Some(1));
+        assert_eq!(own.positions.lock().by_entity.len(), POSITIONS);
+    }
 
     #[test]
     fn rule_6_a_frame_is_ours_by_its_number_and_its_time() {

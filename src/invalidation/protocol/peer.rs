@@ -60,6 +60,9 @@ pub(crate) struct Peer {
     arrived: Micros,
     /// The highest sequence of its beats.
     pub(crate) beats: u64,
+    /// When a beat came last of whose lease less than half was left: it was long under way, or the
+    /// clock of its publisher stood still, which only an echo tells.
+    late: Option<Micros>,
 }
 
 impl Peer {
@@ -76,6 +79,7 @@ impl Peer {
             understood: None,
             arrived: now,
             beats: 0,
+            late: None,
         }
     }
 
@@ -93,6 +97,7 @@ impl Peer {
         self.sent = 0;
         self.lease_ends = 0;
         self.understood = None;
+        self.late = None;
     }
 
     /// Takes a beat's stamp, and perhaps an echo, into account. Says whether its lease still runs.
@@ -125,6 +130,8 @@ impl Peer {
             limit.and_then(|limit| offset.good_until(now, limit))
         };
         let runs = ends > now as i64;
+        let late = ends < now as i64 + lease as i64 / 2;
+        self.late = late.then_some(now);
         if runs && sent >= self.sent {
             self.sent = sent;
             self.lease_ends = ends as u64;
@@ -179,8 +186,12 @@ impl Peer {
         self.lease_ends > 0 && lower.is_some_and(|lower| self.sent as i64 + lower > since as i64)
     }
 
-    /// Whether an echo is wanted from it: its clock is not understood, or soon will not be.
+    /// Whether an echo is wanted from it: its clock is not understood, or soon will not be, or may have
+    /// stood still. Nothing is wanted of one that is not heard at all.
     pub(crate) fn wants_echo(&self, now: Micros, rules: &Rules) -> bool {
+        if self.late.is_some_and(|late| now < late + rules.lease) && !self.hearing.is_gone() {
+            return true;
+        }
         let half = rules.e_max / 2;
         self.hearing == Hearing::Live
             && self

@@ -1,5 +1,7 @@
 //! The tables of the module's documentation, event by event.
 
+mod limits;
+
 use std::sync::Arc;
 
 use super::*;

@@ -409,12 +409,10 @@ impl Feed {
         Self::wake(&mut lane)
     }
 
-    /// Doubts if what may be trusted has run out. Takes no lock.
+    /// Doubts if what may be trusted has run out, also while it is being flushed: else the flush would
+    /// give back what is over. Takes no lock.
     pub(crate) fn enforce(&self, now: Micros) -> Work {
-        if now < self.until.load(Acquire)
-            || self.driver.coherence() != Coherence::Coherent
-            || self.has_ended()
-        {
+        if now < self.until.load(Acquire) || !self.driver.is_trusted() || self.has_ended() {
             return Work::Known;
         }
         self.driver.doubt();
@@ -427,9 +425,9 @@ impl Feed {
         Work::Known
     }
 
-    /// Until when it is trusted, if it is.
+    /// Until when it is trusted, if it is, or will be by the end of a flush.
     pub(crate) fn trusted_until(&self) -> Option<Micros> {
-        let trusted = self.driver.coherence() == Coherence::Coherent && !self.has_ended();
+        let trusted = self.driver.is_trusted() && !self.has_ended();
         trusted.then(|| self.until.load(Acquire))
     }
 

@@ -151,6 +151,7 @@ pub(super) struct Process {
     pub(super) node: Node,
     pub(super) outbox: Outbox,
     pub(super) wire: Wire,
+    pub(super) own: Arc<OwnMarks>,
     pub(super) rows: Vec<RowId>,
     pub(super) watches: Vec<SimWatch>,
     /// The client's counter: read by the process.
@@ -191,7 +192,7 @@ impl Process {
             },
             incarnation,
             now,
-            own,
+            own.clone(),
         );
         let mut rows = Vec::new();
         for name in ENTITIES {
@@ -232,6 +233,7 @@ impl Process {
             node,
             outbox,
             wire: Wire::default(),
+            own,
             rows,
             watches: vec![
                 watch(STAMPED, false),
@@ -274,8 +276,17 @@ impl Process {
         watches.any(|watch| watch.cache.0.lock().contains_key(&*id.decode()))
     }
 
+    /// Notes what caches have to be asked for that come later.
+    pub(super) fn note_position(&self, entity: usize, position: Option<u64>) {
+        if let Some(position) = position {
+            let entity = Entity::new(ENTITIES[entity]).unwrap();
+            self.own.note_position(&entity, position);
+        }
+    }
+
     /// Drops an id in this process' own caches.
     pub(super) fn drop_here(&self, (entity, id): Key, position: Option<u64>) {
+        self.note_position(entity, position);
         let name = id_name(id);
         let id = IdRef::new(&name).unwrap();
         let fed = |watch: &&SimWatch| watch.entity == entity && !watch.ended;

@@ -153,6 +153,7 @@ impl World {
         };
         let position = stated(key.0, version);
         self.with(host, |process, now| {
+            process.note_position(key.0, position);
             let fed = process
                 .watches
                 .iter()
@@ -365,7 +366,8 @@ impl World {
             let mark = place.fence.mark(&id_name(key.1));
             if let Some(load) = place.flights.get(&key.1)
                 && let Some(flight) = process.loads.get_mut(load)
-                && (joins_older || flight.mark.same(&mark))
+                && (joins_older
+                    || (flight.mark.same(&mark) && place.fence.serves(&flight.mark.stamp())))
             {
                 flight.waiters.push((time, coherent));
                 return None;

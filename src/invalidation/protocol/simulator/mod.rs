@@ -151,6 +151,7 @@ fn every_mutant_is_caught() {
         Mutant::ClosingUnnoticed,
         Mutant::FloorIsOwnPosition,
         Mutant::WatchEndsSilently,
+        Mutant::OwnPositionsUncounted,
     ];
     let next = AtomicU64::new(0);
     let survivors = parking_lot::Mutex::new(Vec::new());
@@ -173,16 +174,42 @@ fn every_mutant_is_caught() {
 /// A mutant that lives through so many worlds has survived.
 const MUTANT_SEEDS: u64 = 200;
 
+/// One host, whose watches end and begin again. Among others their positions are higher soon, and stand
+/// in for its own.
+fn by_itself(seed: u64) -> Plan {
+    Plan {
+        hosts: 1,
+        only: Some(Fault::EndedWatch),
+        ..faulty(seed)
+    }
+}
+
+#[test]
+fn i8_a_watch_that_begins_again_asks_for_what_its_own_node_has_written() {
+    for seed in 1..=4 {
+        let mut world = World::new(by_itself(seed));
+        let tally = world.run().unwrap();
+        assert!(tally.coherent > 0 && tally.hits > 0, "{tally:?}");
+    }
+}
+
 fn caught(mutant: Mutant, seed: u64) -> Option<String> {
     super::plant(match mutant {
         Mutant::NoEpochOnLeaving => "fence_no_epoch_on_leaving",
         _ => "",
     });
+    let plan = match mutant {
+        // Rare among all others: a beat has to find something queued, and what was queued be lost.
+        Mutant::MarkBeforeDrain => Plan {
+            only: Some(Fault::FullBus),
+            ..faulty(seed)
+        },
+        Mutant::OwnPositionsUncounted => by_itself(seed),
+        _ => faulty(seed),
+    };
     let plan = Plan {
         mutant: Some(mutant),
-        // Rare among all others: a beat has to find something queued, and what was queued be lost.
-        only: (mutant == Mutant::MarkBeforeDrain).then_some(Fault::FullBus),
-        ..faulty(seed)
+        ..plan
     };
     let outcome = World::new(plan).run().err();
     super::plant("");
