@@ -1,12 +1,13 @@
 //! R15, R18: receivers that look again within the very wake, many of them on one key.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
 use afterwrite::{Notice, Registry, Subscription};
 use futures_util::stream::Stream;
+use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -27,9 +28,9 @@ impl Eager {
     fn run(self: &Arc<Self>) {
         let waker = Waker::from(self.clone());
         let mut cx = Context::from_waker(&waker);
-        let mut subscription = self.subscription.lock().unwrap();
+        let mut subscription = self.subscription.lock();
         while let Poll::Ready(next) = Pin::new(&mut *subscription).poll_next(&mut cx) {
-            self.got.lock().unwrap().push(next);
+            self.got.lock().push(next);
             if next.is_none() {
                 return;
             }
@@ -68,7 +69,7 @@ fn r15_a_push_wakes_each_receiver_once() {
             afterwrite::Published::Reached(MANY)
         );
         for task in &tasks {
-            assert_eq!(task.got.lock().unwrap().last(), Some(&Some(changed(value))));
+            assert_eq!(task.got.lock().last(), Some(&Some(changed(value))));
             assert_eq!(task.wakes.load(SeqCst), value as usize);
         }
     }
@@ -80,7 +81,7 @@ fn r15_a_submit_wakes_each_receiver_once() {
     let tasks = eager(&registry);
     queued(registry.submit("a", |_| Some(1)));
     for task in &tasks {
-        until("it is told", || task.got.lock().unwrap().len() == 1);
+        until("it is told", || task.got.lock().len() == 1);
     }
     // The shard is done with that push when it answers the next.
     let mut other = registry.subscribe("b").unwrap();
@@ -97,7 +98,7 @@ fn r18_the_end_reaches_receivers_that_look_at_once() {
     let tasks = eager(&registry);
     registry.close_timeout(SOON).unwrap();
     for task in &tasks {
-        assert_eq!(*task.got.lock().unwrap(), [None]);
+        assert_eq!(*task.got.lock(), [None]);
         let wakes = task.wakes.load(SeqCst);
         assert!(wakes <= 2, "{wakes} wakes for one end");
     }

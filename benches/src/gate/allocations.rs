@@ -2,7 +2,7 @@
 
 use super::Finding;
 use super::limits::Limits;
-use super::paths::PATHS;
+use super::paths::{HANDED_OVER, PATHS};
 use crate::alloc;
 
 /// Operations before counting begins: what is allocated once, is by then.
@@ -31,7 +31,7 @@ pub fn check(planted: u64, record: bool) -> Result<Vec<Finding>, String> {
 fn count(planted: u64, record: bool) -> Result<Vec<Finding>, String> {
     let mut limits = Limits::read("allocations.csv", HEAD)?;
     let mut findings = Vec::new();
-    for path in PATHS {
+    for path in PATHS.iter().chain(HANDED_OVER) {
         let mut operation = (path.prepare)();
         for _ in 0..WARM_UP {
             operation();

@@ -160,6 +160,24 @@ pub const PATHS: &[Path] = &[
     },
 ];
 
+/// Paths that end on the shard's thread: what they allocate on the caller's is as exact as ever, but not
+/// how long the caller looks for the end.
+pub const HANDED_OVER: &[Path] = &[Path {
+    name: "submit a small producer, and receive",
+    operations: 0,
+    prepare: || {
+        let (registry, mut standing) = registry(1);
+        let key = input::key(0);
+        Box::new(move || {
+            let submitted = registry.submit(black_box(&key), |_| Some(7));
+            assert_eq!(submitted, Submitted::Queued);
+            while standing[0].try_recv() != Ok(Notice::Changed(7)) {
+                std::hint::spin_loop();
+            }
+        })
+    },
+}];
+
 /// Paths among few and among many, in pairs: see [`growth`](super::growth).
 pub const GROWTH: &[[Path; 2]] = &[
     [
