@@ -18,9 +18,13 @@ fn coherent(
 ) -> (Arc<OnceLock<Feed>>, Arc<AtomicBool>) {
     let place = Arc::<OnceLock<Feed>>::default();
     let armed = Arc::new(AtomicBool::new(false));
-    let (its, arm) = (place.clone(), armed.clone());
+    // The feed has the cache: not the other way round as well.
+    let (its, arm) = (Arc::downgrade(&place), armed.clone());
     let target = Target::new(move |what: Invalidation<'_>| {
-        if let (Invalidation::All(_), true, Some(feed)) = (what, arm.load(SeqCst), its.get()) {
+        if let (Invalidation::All(_), true) = (what, arm.load(SeqCst))
+            && let Some(place) = its.upgrade()
+            && let Some(feed) = place.get()
+        {
             then(feed);
         }
     });
