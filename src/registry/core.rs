@@ -295,14 +295,14 @@ impl<T: Clone + Send + 'static> Core<T> {
     pub(crate) fn submit(&self, key: &str, gate: impl FnOnce() -> Gate<T>) -> Submitted {
         let hash = self.hasher.hash(key);
         if self.directory.may_contain(hash) {
-            return self.submit_by(hash, key, gate);
+            return self.submit_by_key(hash, key, gate);
         }
         self.nobody()
     }
 
     /// Apart, so that a submit that misses saves no registers for it.
     #[inline(never)]
-    fn submit_by(&self, hash: KeyHash, key: &str, gate: impl FnOnce() -> Gate<T>) -> Submitted {
+    fn submit_by_key(&self, hash: KeyHash, key: &str, gate: impl FnOnce() -> Gate<T>) -> Submitted {
         match self.find(hash, key) {
             None => self.nobody(),
             Some(channel) => self.submit_to(&channel, gate),

@@ -5,7 +5,8 @@
 //! outside (`AFTERWRITE_MUTANT=<role>`, or `<role>:acquire` and `<role>:release` for the halves of
 //! an `AcqRel`), and for each a named model in `loom-tests` then fails, but for seven: of `turn_owe`,
 //! `bell_pass`, `load_written`, `load_read`, `refusal_list`, `handed_down` and `handed_read` it is said
-//! where they are why none can, and what they rest on. `loom-tests` lists all of them by name, so that a new one is not left out unnoticed.
+//! where they are why none can, and what they rest on. `loom-tests` lists all of them by name, so that a
+//! new one is not left out unnoticed.
 
 use crate::sync::Ordering;
 
@@ -125,7 +126,8 @@ roles! {
 
 // What the last six order stands behind crossbeam's list or its cell, for which the models have
 // locks, or else is a read-modify-write that the checker lets see the last store: no model can tell
-// them from `Relaxed`; the pair for figures concerns no promise. ThreadSanitizer and the stress tests see the real ones.
+// them from `Relaxed`. ThreadSanitizer and the stress tests see the real ones. The pair for figures
+// concerns no promise.
 roles! {
     SHARD_ROLES:
 

@@ -42,7 +42,7 @@ pub(super) fn locate(position: u32) -> (usize, u32) {
 }
 
 /// The position of the first entry of a chunk.
-pub(super) fn start_of_chunk(number: usize) -> u32 {
+pub(super) const fn start_of_chunk(number: usize) -> u32 {
     match number {
         0..3 => STARTS[number],
         n => STARTS[3] + (n - 3) as u32 * SIZES[3],

@@ -216,8 +216,11 @@ impl<T, A: Attached> Topic<T, A> {
         // Woken when dropped, after the turn is free.
         let mut wakers = Wakers::new();
         if let Some(mut sleepers) = sleepers {
-            // Who is woken now finds the push complete, and asks for no further look.
-            self.update(order::turn_answer(), |turn| turn.with(DONE));
+            if sleepers.may_be_many() {
+                // Who is woken before the turn is free finds the push complete, and asks for no further
+                // look.
+                self.update(order::turn_answer(), |turn| turn.with(DONE));
+            }
             sleepers.take(&mut wakers, u32::MAX);
         }
         self.answer_and_leave(&mut wakers);

@@ -265,7 +265,7 @@ impl<T, A: Attached> Receiver<T, A> {
         }
         loop {
             let peeked = self.peek();
-            if self.origin.is_some()
+            if self.first().is_some()
                 && let Some(next) = self.take_first(peeked)
             {
                 return next;

@@ -2,10 +2,13 @@
 
 use std::ptr::NonNull;
 
-use super::chunk::Chunk;
-use super::wakers::Wakers;
+use super::chunk::{Chunk, start_of_chunk};
+use super::wakers::{self, Wakers};
 use crate::mailbox::Header;
 use crate::sync::{Ordering::Relaxed, order};
+
+/// Chunks before the first full one: those that grow.
+const GROWING: usize = 3;
 
 /// Chunks whose sleepers are still to be woken.
 #[derive(Clone, Copy)]
@@ -21,6 +24,14 @@ impl Sleepers {
             chunk: Some(first),
             left: chunks,
         }
+    }
+
+    /// Whether there may be more of them than are woken together, when the turn is free.
+    pub(super) fn may_be_many(&self) -> bool {
+        const {
+            assert!(start_of_chunk(GROWING) as usize <= wakers::BATCH);
+        }
+        self.left as usize > GROWING
     }
 
     /// Takes the wakers of at most so many chunks. The caller holds the turn of a topic that lives.

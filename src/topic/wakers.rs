@@ -5,7 +5,8 @@ use std::task::Waker;
 
 use crate::sync::panics::wake;
 
-const BATCH: usize = 32;
+/// Wakers that are kept until the turn is free.
+pub(super) const BATCH: usize = 32;
 
 /// Up to 32 wakers; a further one wakes them first. Never allocates.
 pub(crate) struct Wakers {
