@@ -261,7 +261,8 @@ impl Node {
         let Some(row) = self.row(id) else {
             return doubters;
         };
-        let since = match self.proof {
+        // A proof that is over counts for none, also before time has been let pass.
+        let since = match self.proof.filter(|proof| proof.sent + self.rules.lease > now) {
             Some(proof) => proof.since.max(row.since),
             None => {
                 doubters.push(Doubter::OwnPath);

@@ -180,3 +180,15 @@ fn rule_6_a_twin_that_is_behind_is_noticed() {
     let log = of_ours(&mut stage, 23, sent[20] + 5);
     assert!(log.contains(&"forked".to_owned()), "{log:?}");
 }
+
+/// A cache falls into doubt by the clock, and whoever asks why may come before the node has looked.
+#[test]
+fn i6_who_asks_before_the_node_has_looked_is_told_why() {
+    let mut stage = Stage::coherent();
+    stage.now += 500 * MS;
+    stage.beat(0);
+    // The own proof is over before the publisher's lease.
+    let over = stage.node.horizon(stage.now);
+    assert_eq!(stage.node.doubters(stage.row, over - 1), []);
+    assert_eq!(stage.node.doubters(stage.row, over), [Doubter::OwnPath]);
+}
