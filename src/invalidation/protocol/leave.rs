@@ -262,7 +262,10 @@ impl Node {
             return doubters;
         };
         // A proof that is over counts for none, also before time has been let pass.
-        let since = match self.proof.filter(|proof| proof.sent + self.rules.lease > now) {
+        let since = match self
+            .proof
+            .filter(|proof| proof.sent + self.rules.lease > now)
+        {
             Some(proof) => proof.since.max(row.since),
             None => {
                 doubters.push(Doubter::OwnPath);
