@@ -177,7 +177,7 @@ impl<V> Snapshot<V> {
     pub(super) fn free_if_unread(self) -> Result<(), Self> {
         // Acquire: partner of the Release in each reader's `drop`. The race that can be planted here
         // is for ThreadSanitizer's run, which must report it.
-        let order = if cfg!(afterwrite_planted_free) {
+        let order = if cfg!(afterwrite_planted_races) {
             Ordering::Relaxed
         } else {
             Ordering::Acquire

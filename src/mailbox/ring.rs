@@ -183,7 +183,7 @@ pub(super) unsafe fn fill<T>(slot: Vacant, ticket: Stamp, value: T) {
     // looks again only after the stamp.
     unsafe { payload::<T>(header, at.index()) }.with_mut(|p| unsafe { (*p).write(value) });
     // The fault by which the sanitizers' run proves that it would notice one.
-    let published = if cfg!(afterwrite_planted_race) {
+    let published = if cfg!(afterwrite_planted_races) {
         Relaxed
     } else {
         order::stamp_publish()

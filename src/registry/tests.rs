@@ -1,9 +1,12 @@
-//! What only the inside can show: that pushes need no writer's lock, that a batch is one message.
+//! What only the inside can show: that pushes need no writer's lock, that a batch is one message, that a
+//! planted race is seen.
 
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::{Gate, Notice, Overflow, Published, Registry, Submitted, SubscribeOptions};
+use crate::{
+    Gate, Notice, Overflow, Published, Registry, Submitted, SubscribeOptions, TryRecvError,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -127,4 +130,36 @@ fn r24_a_batch_is_grouped_first_and_then_one_hand_over_for_each_shard() {
         let got = subscription.recv_timeout(SOON);
         assert!(got.is_ok(), "{n}: {got:?}");
     }
+}
+
+/// With room for all, nothing but the stamps orders a push before its receive: each payload that is
+/// not published is a race for the sanitizer to report, however the two threads are scheduled. The
+/// pusher stays until the end, since the sanitizer forgets what a thread that has ended did.
+#[test]
+fn r15_a_receiver_that_misses_nothing_sees_whole_payloads() {
+    const PUSHES: u64 = 4_096;
+    let registry: Registry<[u64; 4]> = Registry::builder().workers(1).build().unwrap();
+    let options = SubscribeOptions::new().buffer_capacity(PUSHES as usize);
+    let mut subscription = registry.subscribe_with("a", options).unwrap();
+    let (end, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let ended = ended;
+            for value in 1..=PUSHES {
+                let _ = registry.publish("a", [value; 4]);
+            }
+            let _ = ended.recv();
+        });
+        for value in 1..=PUSHES {
+            let payload = loop {
+                match subscription.try_recv() {
+                    Ok(Notice::Changed(payload)) => break payload,
+                    Err(TryRecvError::Empty) => std::thread::yield_now(),
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(payload, [value; 4]);
+        }
+        drop(end);
+    });
 }
