@@ -14,12 +14,13 @@ use tokio::runtime::{Builder, Runtime};
 use super::arrivals::Arrivals;
 use super::{ENTITY, Pings, Place, SUBJECTS, id};
 
-/// How many emits may be under way, so that none is merged into an "all".
-const WINDOW: u64 = 8_192;
+/// How many emits may be under way: fewer than an outbox holds, so that none is merged into an "all". What
+/// bounds the bare client is its own queue, and the server's.
+const WINDOW: u64 = 32_768;
 
 /// Emits between two turns of others, where emits are made in a task: an emit awaits nothing, so its
 /// caller says when.
-const TURN: u64 = 1_024;
+const TURN: u64 = 256;
 
 /// A node that writes, and one that caches.
 #[derive(Debug)]
