@@ -14,9 +14,9 @@ use tokio::runtime::{Builder, Runtime};
 use super::arrivals::Arrivals;
 use super::{ENTITY, Pings, Place, SUBJECTS, id};
 
-/// How many emits may be under way: fewer than an outbox holds, so that none is merged into an "all". What
-/// bounds the bare client is its own queue, and the server's.
-const WINDOW: u64 = 32_768;
+/// How many emits may be under way: a quarter of what an outbox holds, so that none is merged into an "all".
+/// What bounds the bare client is its own queue, and the server's.
+const WINDOW: u64 = 16_384;
 
 /// Emits between two turns of others, where emits are made in a task: an emit awaits nothing, so its
 /// caller says when.
@@ -123,7 +123,7 @@ impl Ours {
                     if at % TURN == TURN - 1 {
                         tokio::task::yield_now().await;
                         if at >= WINDOW {
-                            self.arrivals.pass_async(before + at - WINDOW / 2).await;
+                            self.arrivals.pass_async(before + at - WINDOW).await;
                         }
                     }
                 }
@@ -134,7 +134,7 @@ impl Ours {
             let sent = self.arrivals.expect(n);
             for (at, id) in ids() {
                 if at % TURN == 0 && at >= WINDOW {
-                    self.arrivals.pass(before + at - WINDOW / 2);
+                    self.arrivals.pass(before + at - WINDOW);
                 }
                 self.emit(id);
             }
@@ -153,7 +153,7 @@ impl Ours {
         for at in 0..n {
             let so_far = at * batch as u64;
             if so_far >= WINDOW {
-                self.arrivals.pass(before + so_far - WINDOW / 2);
+                self.arrivals.pass(before + so_far - WINDOW);
             }
             let from = at as usize * batch % (self.ids.len() - batch);
             let ids = &self.ids[from..from + batch];
