@@ -88,7 +88,7 @@ impl<T> Clone for Topic<T> {
     }
 }
 
-impl<T: Clone> Topic<T> {
+impl<T: Clone + 'static> Topic<T> {
     /// A key with nobody listening.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
@@ -218,7 +218,7 @@ impl<T: Clone> Receiver<T> {
     /// A handle that ends the subscription from elsewhere.
     pub fn closer(&self) -> Closer<T> {
         Closer {
-            topic: Topic(Arc::clone(self.0.topic())),
+            topic: Topic(self.0.clone_topic()),
             mailbox: self.0.mailbox().clone(),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
@@ -12,7 +14,7 @@ use futures_core::{FusedFuture, FusedStream, Stream};
 use crate::error::{RecvTimeoutError, TryRecvError};
 use crate::mailbox::Mailbox;
 use crate::notice::Notice;
-use crate::registry::Registration;
+use crate::registry::Core;
 use crate::shard::{Channel, KeyState};
 use crate::sync::Arc;
 use crate::sync::parker::Parker;
@@ -101,21 +103,34 @@ impl fmt::Display for SubscriptionId {
 #[must_use = "dropping a subscription unsubscribes"]
 pub struct Subscription<T> {
     receiver: Receiver<T, KeyState<T>>,
-    registration: Registration<T>,
+    id: SubscriptionId,
+    /// A count, whose pointer is with the key.
+    _registry: PhantomData<Arc<Core<T>>>,
 }
 
 impl<T> Subscription<T> {
+    /// The receiver is that of a channel of this registry.
     pub(crate) fn new(
         mut receiver: Receiver<T, KeyState<T>>,
-        registration: Registration<T>,
+        registry: Arc<Core<T>>,
+        id: SubscriptionId,
     ) -> Self {
         let state = &receiver.topic().attached;
         let counted = [&state.coalesced, &state.skipped].map(|count| count.load(Relaxed));
         receiver.keep_counted(counted);
+        receiver.topic().attached.registry.keep(registry);
         Self {
             receiver,
-            registration,
+            id,
+            _registry: PhantomData,
         }
+    }
+
+    /// The count of the registry that this subscription keeps.
+    #[allow(unsafe_code)]
+    fn registry(&self) -> ManuallyDrop<Arc<Core<T>>> {
+        // SAFETY: `new` has kept one with the key, and only `drop` gives it up.
+        unsafe { self.receiver.topic().attached.registry.count() }
     }
 
     #[cfg(all(test, not(afterwrite_loom)))]
@@ -132,7 +147,7 @@ impl<T> Subscription<T> {
     /// This subscription's name.
     #[must_use]
     pub fn id(&self) -> SubscriptionId {
-        self.registration.id
+        self.id
     }
 
     /// What became of the pushes of the key, for this subscription, so far.
@@ -281,9 +296,7 @@ impl<T> Subscription<T> {
     /// Unsubscribes, and drops what has not been received. Idempotent; never waits for a push.
     pub fn close(&mut self) {
         if self.receiver.close() {
-            self.registration
-                .core
-                .unregister(self.receiver.topic(), self.registration.id);
+            self.registry().unregister(self.receiver.topic(), self.id);
         }
     }
 
@@ -313,12 +326,10 @@ impl<T: Clone + Send + 'static> Subscription<T> {
     pub fn closer(&self) -> Closer {
         Closer {
             ending: std::sync::Arc::new(Ending {
-                channel: self.receiver.topic().clone(),
+                channel: self.receiver.clone_topic(),
                 mailbox: self.receiver.mailbox().clone(),
-                registration: Registration {
-                    core: self.registration.core.clone(),
-                    id: self.registration.id,
-                },
+                registry: Arc::clone(&self.registry()),
+                id: self.id,
             }),
         }
     }
@@ -327,6 +338,8 @@ impl<T: Clone + Send + 'static> Subscription<T> {
 impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
         self.close();
+        // The count that `new` kept.
+        drop(ManuallyDrop::into_inner(self.registry()));
     }
 }
 
@@ -457,12 +470,13 @@ trait End: Send + Sync {
 struct Ending<T> {
     channel: Arc<Channel<T>>,
     mailbox: Mailbox<T>,
-    registration: Registration<T>,
+    registry: Arc<Core<T>>,
+    id: SubscriptionId,
 }
 
 impl<T: Clone + Send + 'static> End for Ending<T> {
     fn end(&self) {
-        self.registration.end(&self.channel, &self.mailbox);
+        self.registry.end(&self.channel, &self.mailbox, self.id);
     }
 
     fn has_ended(&self) -> bool {
@@ -474,7 +488,7 @@ impl<T: Clone + Send + 'static> End for Ending<T> {
     }
 
     fn id(&self) -> SubscriptionId {
-        self.registration.id
+        self.id
     }
 }
 

@@ -43,7 +43,9 @@
 //!
 //! One subscriber: a ring whose slots bear the ticket of their payload. With one pusher at a time there
 //! is no read-modify-write for a delivery, only a store; a gap in the tickets tells the receiver what it
-//! has missed. [`DropOldest`] and [`Conflate`] have records that change hands by swaps instead.
+//! has missed. [`DropOldest`] and [`Conflate`] have records that change hands by swaps instead; a
+//! conflated `()` needs no more than the ticket of the last push. A subscription is two words beside its
+//! mailbox.
 //!
 //! # The shard
 //!

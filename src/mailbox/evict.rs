@@ -22,6 +22,7 @@ use std::alloc::Layout;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
+use super::own::Ended;
 use super::{Header, Tail, extended};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed, UnsafeCell, order, panics::contain};
 
@@ -42,14 +43,13 @@ struct EvictHead {
     pusher: UnsafeCell<Pusher>,
     /// Payloads whose clone panicked: lost, not evicted.
     panics: AtomicU32,
+    ended: Ended,
 }
 
 /// What the receiver keeps with an evicting mailbox.
 #[derive(Debug)]
 pub(crate) struct Own {
     pub(crate) reader: EvictReader,
-    /// Losses of the key that were accounted for (`Conflate` only).
-    pub(crate) lost: u64,
     pub(crate) merged: u64,
 }
 
@@ -111,6 +111,13 @@ pub(super) unsafe fn own<'a>(header: NonNull<Header>) -> &'a UnsafeCell<Own> {
     unsafe { &(*head).own }
 }
 
+/// Where it says up to where pushes came.
+pub(super) fn ended_ptr(header: NonNull<Header>) -> *mut Ended {
+    let head = parts::<()>(header, 0).head;
+    // SAFETY: within the allocation, which begins at the header.
+    unsafe { &raw mut (*head).ended }
+}
+
 /// # Safety
 /// Freshly allocated by `layout::<T>(capacity)`.
 pub(super) unsafe fn init<T>(header: NonNull<Header>, capacity: u16) {
@@ -121,7 +128,6 @@ pub(super) unsafe fn init<T>(header: NonNull<Header>, capacity: u16) {
         parts.head.write(EvictHead {
             own: UnsafeCell::new(Own {
                 reader: EvictReader::new(capacity),
-                lost: 0,
                 merged: 0,
             }),
             pusher: UnsafeCell::new(Pusher {
@@ -130,6 +136,7 @@ pub(super) unsafe fn init<T>(header: NonNull<Header>, capacity: u16) {
                 index: 0,
             }),
             panics: AtomicU32::new(0),
+            ended: Ended::new(),
         });
         for index in 0..count {
             parts

@@ -12,11 +12,13 @@
 //! [`Tail`] is for coming, going and sleeping.
 //!
 //! ```text
-//!            +--------------------+--------+--------------+------+
-//! DropNewest | payloads, last..=0 | Header | stamps, 0..  | Tail |                          ring.rs
-//!            +--------------------+--------+------+-------+------+---------+-----------+
-//! evicting                        | Header | Tail | Evict | entries x cap | records.. |    evict.rs
-//!                                 +--------+------+-------+---------------+-----------+
+//!            +--------------------+--------+--------------+------+-------+
+//! DropNewest | payloads, last..=0 | Header | stamps, 0..  | Tail | Ended |                  ring.rs
+//!            +--------------------+--------+------+-------+------+-------+-+-----------+
+//! evicting                        | Header | Tail | Evict | entries x cap | records.. |   evict.rs
+//!                                 +--------+------+-------+-------+-------+-----------+
+//! Conflate, ()                    | Header | Tail | Cell  | Ended |                      latest.rs
+//!                                 +--------+------+-------+-------+
 //! ```
 //!
 //! # Life
@@ -32,27 +34,31 @@
 //! [`crate::topic`]); `DETACHED` when the receiver takes nothing any more. Each is set by one read-modify-write on
 //! the same word, so exactly one of the two finds the other bit set, and that one drops what is left.
 
+mod entry;
 mod evict;
+mod latest;
 mod own;
 mod ring;
 mod stamp;
 mod waiter;
 
 use std::alloc::{Layout, handle_alloc_error};
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::task::Waker;
 
-use crate::sync::{
-    AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, UnsafeCell, alloc, order,
-};
+use crate::sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed, UnsafeCell, alloc, order};
 
+pub(crate) use entry::Entry;
 pub(crate) use evict::Own as EvictOwn;
+pub(crate) use latest::Mark;
 pub(crate) use own::{Flags, Ledger, Place};
-pub(crate) use ring::{Found as InRing, Vacant};
+pub(crate) use ring::Found as InRing;
 pub(crate) use stamp::{MAX_CAPACITY, Stamp};
 
+use own::Ended;
 use stamp::At;
 
 /// What happens when a subscriber's buffer is full.
@@ -93,7 +99,7 @@ pub(crate) struct Header {
     refs: AtomicU32,
 }
 
-/// What all policies need besides, for coming, going and sleeping. 64 bytes.
+/// What all policies need besides, for coming, going and sleeping. 56 bytes.
 #[repr(C)]
 pub(crate) struct Tail {
     /// The receiver's waker; guarded by `waker_state` (see `waiter.rs`).
@@ -102,16 +108,9 @@ pub(crate) struct Tail {
     pub(crate) next: AtomicPtr<Header>,
     /// The topic's chunk that this mailbox's entry is in. Set once, before the mailbox is shared.
     home: AtomicPtr<()>,
-    /// One more than the ticket up to which pushes were ordered before the end; 0 while there is none.
-    ended_after: AtomicU64,
     /// What the receiver has accounted for; touched by it alone.
     ledger: UnsafeCell<Ledger>,
 }
-
-/// A mailbox as it stands in a topic's chunk.
-#[derive(Clone, Copy, Debug)]
-#[repr(transparent)]
-pub(crate) struct Entry(Option<NonNull<Header>>);
 
 /// A counted handle to one mailbox.
 pub(crate) struct Mailbox<T> {
@@ -126,35 +125,41 @@ unsafe impl<T: Send> Send for Mailbox<T> {}
 unsafe impl<T: Send> Sync for Mailbox<T> {}
 
 /// Which cells follow the header.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Cells {
     Ring,
     Evicting,
+    /// One mark, since the payload is nothing and only the latest counts.
+    Latest,
 }
 
-impl From<Overflow> for Cells {
-    fn from(overflow: Overflow) -> Self {
+impl Cells {
+    fn of<T: 'static>(overflow: Overflow) -> Self {
         match overflow {
             Overflow::DropNewest => Cells::Ring,
+            Overflow::Conflate if TypeId::of::<T>() == TypeId::of::<()>() => Cells::Latest,
             Overflow::DropOldest | Overflow::Conflate => Cells::Evicting,
         }
     }
 }
 
-/// An evicting mailbox sets the top bit of `capacity`.
-const EVICTING: u16 = 0x8000;
+/// A mailbox that is no ring sets the top bit of `capacity`.
+const NO_RING: u16 = 0x8000;
 /// One that conflates shows nothing else: it has one place.
-const CONFLATING: u16 = EVICTING;
+const CONFLATING: u16 = NO_RING;
+/// One that has a mark alone; more than any capacity.
+const LATEST: u16 = u16::MAX;
 
-impl<T> Mailbox<T> {
+impl<T: 'static> Mailbox<T> {
     /// A mailbox with two references: the caller's two handles are the receiver's and the topic's.
     pub(crate) fn new(overflow: Overflow, capacity: u16) -> (Self, Self) {
         debug_assert!((1..=MAX_CAPACITY).contains(&usize::from(capacity)));
-        let cells = Cells::from(overflow);
-        let (shown, capacity) = match overflow {
-            Overflow::DropNewest => (capacity, capacity),
-            Overflow::DropOldest => (capacity | EVICTING, capacity),
-            Overflow::Conflate => (CONFLATING, 1),
+        let cells = Cells::of::<T>(overflow);
+        let (shown, capacity) = match (cells, overflow) {
+            (Cells::Ring, _) => (capacity, capacity),
+            (Cells::Latest, _) => (LATEST, 1),
+            (Cells::Evicting, Overflow::Conflate) => (CONFLATING, 1),
+            (Cells::Evicting, _) => (capacity | NO_RING, capacity),
         };
         let (layout, at) = Self::layout(cells, capacity);
         // SAFETY: the layout is never of size zero, it contains a `Header`.
@@ -178,17 +183,22 @@ impl<T> Mailbox<T> {
                 waker: UnsafeCell::new(None),
                 next: AtomicPtr::new(std::ptr::null_mut()),
                 home: AtomicPtr::new(std::ptr::null_mut()),
-                ended_after: AtomicU64::new(0),
                 ledger: UnsafeCell::new(Ledger::new()),
             });
             match cells {
-                Cells::Ring => ring::init::<T>(header, capacity),
+                Cells::Ring => {
+                    ended_ptr(header, cells, capacity).write(Ended::new());
+                    ring::init::<T>(header, capacity);
+                }
                 Cells::Evicting => evict::init::<T>(header, capacity),
+                Cells::Latest => latest::init(header),
             }
             (Self::from_header(header), Self::from_header(header))
         }
     }
+}
 
+impl<T> Mailbox<T> {
     fn from_header(header: NonNull<Header>) -> Self {
         Self {
             header,
@@ -202,9 +212,11 @@ impl<T> Mailbox<T> {
         match cells {
             Cells::Ring => {
                 let (layout, header) = ring::layout::<T>(capacity);
-                (extended::<Tail>(layout, 1).0, header)
+                let (layout, _) = extended::<Tail>(layout, 1);
+                (extended::<Ended>(layout, 1).0, header)
             }
             Cells::Evicting => (evict::layout::<T>(capacity), 0),
+            Cells::Latest => (latest::layout(), 0),
         }
     }
 
@@ -217,6 +229,11 @@ impl<T> Mailbox<T> {
     /// `header` came from [`Mailbox::into_raw`] of the same `T`, and its reference is given up.
     pub(crate) unsafe fn adopt(header: NonNull<Header>) -> Self {
         Self::from_header(header)
+    }
+
+    /// Which cells it has.
+    pub(crate) fn cells(&self) -> Cells {
+        self.header().shape().0
     }
 
     #[inline(always)]
@@ -263,6 +280,53 @@ impl<T> Mailbox<T> {
         unsafe { evict::own(self.header).with_mut(|own| &mut *own) }
     }
 
+    /// How many pushes a later one replaced, with a mark alone.
+    ///
+    /// # Safety
+    /// As for [`Header::place`], and the mailbox has a mark alone.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn merged(&self) -> &mut u64 {
+        // SAFETY: forwarded; alive by this handle's reference.
+        unsafe { latest::merged(self.header).with_mut(|merged| &mut *merged) }
+    }
+
+    /// As [`Mailbox::merged`], to look only.
+    ///
+    /// # Safety
+    /// As for [`Header::peek_place`], and the mailbox has a mark alone.
+    pub(crate) unsafe fn peek_merged(&self) -> u64 {
+        // SAFETY: forwarded; alive by this handle's reference.
+        unsafe { latest::merged(self.header).with(|merged| *merged) }
+    }
+
+    /// Says after which push the receiver begins, to a mailbox that has a mark alone. Before it is
+    /// registered.
+    pub(crate) fn begin_after(&self, ticket: u64, lost: u64) {
+        if self.cells() == Cells::Latest {
+            // SAFETY: alive by this handle's reference, of this kind, and not registered.
+            unsafe { latest::mark(self.header, ticket, lost) };
+        }
+    }
+
+    /// The last push. Wait-free.
+    ///
+    /// # Safety
+    /// The mailbox has a mark alone.
+    pub(crate) unsafe fn mark(&self) -> Mark {
+        // SAFETY: forwarded; alive by this handle's reference.
+        unsafe { latest::look(self.header) }
+    }
+
+    /// The payload of a mark.
+    ///
+    /// # Safety
+    /// The mailbox has a mark alone, which was delivered.
+    pub(crate) unsafe fn payload_of_mark(&self) -> T {
+        debug_assert_eq!(self.cells(), Cells::Latest);
+        // SAFETY: only for `()` are there marks, so `T` is that, and takes no memory to read.
+        unsafe { NonNull::<T>::dangling().read() }
+    }
+
     /// As [`Mailbox::ledger`], to look only.
     ///
     /// # Safety
@@ -279,6 +343,23 @@ impl<T> Mailbox<T> {
     pub(crate) unsafe fn peek_evict_own(&self) -> &EvictOwn {
         // SAFETY: forwarded; alive by this handle's reference.
         unsafe { evict::own(self.header).with(|own| &*own) }
+    }
+
+    /// Says up to which ticket pushes were ordered before the end. For the one caller that raised the
+    /// closed bit.
+    pub(crate) fn end_after(&self, ticket: u64) {
+        self.ended().set(ticket);
+    }
+
+    /// What was said of the end, if anything was.
+    pub(crate) fn ended_after(&self) -> Option<u64> {
+        self.ended().get()
+    }
+
+    fn ended(&self) -> &Ended {
+        let (cells, capacity) = self.header().shape();
+        // SAFETY: this handle's reference keeps the allocation alive; every mailbox is made with it.
+        unsafe { &*ended_ptr(self.header, cells, capacity) }
     }
 
     /// Says where the topic keeps this mailbox's entry: the chunk, and the bit there. Before it is
@@ -339,6 +420,8 @@ impl<T> Mailbox<T> {
             match cells {
                 Cells::Ring => ring::drain::<T>(self.header, capacity),
                 Cells::Evicting => evict::drain::<T>(self.header, capacity),
+                // Nothing lies there.
+                Cells::Latest => {}
             }
         }
     }
@@ -349,7 +432,7 @@ impl<T> Mailbox<T> {
 fn tail_ptr(header: NonNull<Header>, cells: Cells, capacity: u16) -> *mut Tail {
     let stamps = match cells {
         Cells::Ring => usize::from(capacity),
-        Cells::Evicting => 0,
+        Cells::Evicting | Cells::Latest => 0,
     };
     let end = size_of::<Header>() + stamps * size_of::<AtomicU32>();
     let base = header.as_ptr().cast::<u8>();
@@ -359,76 +442,12 @@ fn tail_ptr(header: NonNull<Header>, cells: Cells, capacity: u16) -> *mut Tail {
         .cast()
 }
 
-impl Entry {
-    /// No mailbox.
-    pub(crate) const EMPTY: Self = Self(None);
-
-    /// That of a registered mailbox.
-    pub(crate) fn new(mailbox: NonNull<Header>) -> Self {
-        Self(Some(mailbox))
-    }
-
-    #[inline(always)]
-    pub(crate) fn mailbox(self) -> Option<NonNull<Header>> {
-        self.0
-    }
-
-    /// Brings what the next delivery writes towards this core.
-    #[inline(always)]
-    pub(crate) fn prefetch<T>(self) {
-        if let Some(header) = self.0 {
-            ring::prefetch::<T>(header);
-        }
-    }
-
-    /// The mailbox's cells.
-    ///
-    /// # Safety
-    /// The entry is that of a registered mailbox.
-    #[inline(always)]
-    pub(crate) unsafe fn is_evicting(self) -> bool {
-        // SAFETY: a registered entry names its mailbox, which the topic's reference keeps alive.
-        unsafe { self.0.unwrap_unchecked().as_ref() }.capacity & EVICTING != 0
-    }
-
-    /// Delivers into an evicting mailbox (see [`evict`]); whether a payload was lost for it, as opposed to
-    /// merged.
-    ///
-    /// # Safety
-    /// The caller holds the turn, the entry is that of a registered evicting mailbox of `T`.
-    #[inline(never)]
-    pub(crate) unsafe fn replace<T>(
-        self,
-        ticket: u64,
-        lost: u64,
-        payload: impl FnOnce() -> T,
-    ) -> bool {
-        // SAFETY: forwarded; a registered entry names its mailbox.
-        unsafe {
-            let mailbox = self.0.unwrap_unchecked();
-            let replaced = evict::deliver(mailbox, ticket, lost, payload);
-            replaced && mailbox.as_ref().capacity != CONFLATING
-        }
-    }
-
-    /// The slot that the next payload goes to, if there is room. Wait-free.
-    ///
-    /// # Safety
-    /// The caller holds the turn, the entry is that of a registered ring.
-    #[inline(always)]
-    pub(crate) unsafe fn vacant(self) -> Option<Vacant> {
-        // SAFETY: forwarded; a registered entry names its mailbox.
-        unsafe { ring::vacant(self.0.unwrap_unchecked()) }
-    }
-
-    /// Delivers into a ring. Wait-free, and moves the payload only: nothing here can panic.
-    ///
-    /// # Safety
-    /// As for [`Entry::vacant`], which has just given `slot`; a ring of `T`.
-    #[inline(always)]
-    pub(crate) unsafe fn fill<T>(slot: Vacant, stamp: Stamp, payload: T) {
-        // SAFETY: forwarded.
-        unsafe { ring::fill(slot, stamp, payload) }
+/// Where it says up to where pushes came: behind a ring's tail, or with what evicts.
+fn ended_ptr(header: NonNull<Header>, cells: Cells, capacity: u16) -> *mut Ended {
+    match cells {
+        Cells::Ring => tail_ptr(header, cells, capacity).wrapping_add(1).cast(),
+        Cells::Evicting => evict::ended_ptr(header),
+        Cells::Latest => latest::ended_ptr(header),
     }
 }
 
@@ -442,7 +461,7 @@ impl Header {
             let tail = &mut *tail_ptr(this, cells, capacity);
             tail.next.with_mut(|_| ());
             tail.home.with_mut(|_| ());
-            tail.ended_after.with_mut(|_| ());
+            (*ended_ptr(this, cells, capacity)).assert_exclusive();
             tail.ledger.with_mut(|_| ());
             tail.waker.with_mut(|_| ());
             let it = this.as_mut();
@@ -457,14 +476,11 @@ impl Header {
 
     #[inline(always)]
     fn shape(&self) -> (Cells, u16) {
-        let capacity = match self.capacity {
-            CONFLATING => 1,
-            capacity => capacity & !EVICTING,
-        };
-        if self.capacity & EVICTING != 0 {
-            (Cells::Evicting, capacity)
-        } else {
-            (Cells::Ring, capacity)
+        match self.capacity {
+            LATEST => (Cells::Latest, 1),
+            CONFLATING => (Cells::Evicting, 1),
+            capacity if capacity & NO_RING != 0 => (Cells::Evicting, capacity & !NO_RING),
+            capacity => (Cells::Ring, capacity),
         }
     }
 
@@ -513,15 +529,6 @@ impl Tail {
     pub(crate) fn home(&self) -> *mut () {
         self.home.load(Relaxed)
     }
-
-    /// Says up to which ticket pushes were ordered before the end, unless that was said before;
-    /// returns what counts.
-    pub(crate) fn end_after(&self, ticket: u64) -> u64 {
-        match (self.ended_after).compare_exchange(0, ticket + 1, Relaxed, Relaxed) {
-            Ok(_) => ticket,
-            Err(said) => said - 1,
-        }
-    }
 }
 
 impl<T> Clone for Mailbox<T> {
@@ -547,8 +554,12 @@ impl<T> Drop for Mailbox<T> {
         // its bit before that, so the payloads have been dropped. The layout is that of `new`.
         unsafe {
             match cells {
-                Cells::Ring => ring::deinit::<T>(self.header, capacity),
+                Cells::Ring => {
+                    ended_ptr(self.header, cells, capacity).drop_in_place();
+                    ring::deinit::<T>(self.header, capacity);
+                }
                 Cells::Evicting => evict::deinit::<T>(self.header, capacity),
+                Cells::Latest => latest::deinit(self.header),
             }
             tail_ptr(self.header, cells, capacity).drop_in_place();
             self.header.drop_in_place();
@@ -579,10 +590,10 @@ mod tests {
     #[test]
     fn what_a_push_and_a_receive_touch_is_small() {
         assert_eq!(size_of::<Header>(), 24);
-        assert_eq!(size_of::<Tail>(), 64);
+        assert_eq!(size_of::<Tail>(), 56);
         assert_eq!(size_of::<Entry>(), 8);
         let bytes = |(layout, _): (Layout, usize)| layout.size();
         let ring = bytes(Mailbox::<u64>::layout(Cells::Ring, 20));
-        assert_eq!(ring, 24 + 64 + 20 * (4 + 8));
+        assert_eq!(ring, 24 + 56 + 6 + 20 * (4 + 8));
     }
 }

@@ -5,13 +5,14 @@
 //! cheap to move and lie densely.
 
 use super::stamp::At;
+use crate::sync::{AtomicU16, Ordering::Relaxed};
 
 /// Where the receiver stands: what every receive reads and writes. 12 bytes, at the start of a header,
 /// so that `last` is aligned all the same.
 #[derive(Debug)]
 #[repr(C, packed(4))]
 pub(crate) struct Place {
-    /// The last ticket that was accounted for.
+    /// The last ticket that was accounted for; with [`Flags::SETTLED`], how many the end discarded.
     pub(crate) last: u64,
     /// Where a ring's last payload was taken.
     pub(super) ring: At,
@@ -34,6 +35,10 @@ impl Flags {
     pub(crate) const ENDED: Self = Self(1 << 3);
     /// The receiver left the mailbox to the pusher.
     pub(crate) const DETACHED: Self = Self(1 << 4);
+    /// The accounts are closed: no ticket is looked at any more.
+    pub(crate) const SETTLED: Self = Self(1 << 5);
+    /// The mailbox has a mark alone.
+    pub(crate) const LATEST: Self = Self(1 << 6);
 
     #[inline(always)]
     pub(crate) fn has(self, flag: Self) -> bool {
@@ -52,12 +57,50 @@ impl Flags {
 /// What became of the tickets. 24 bytes; what only an evicting mailbox needs is with its cells.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    /// The last ticket that does not count here: what was received is what is left of `last`.
+    /// The last ticket that does not count here: what was received is what is left of `last`. With
+    /// [`Flags::SETTLED`], how many were received.
     pub(crate) start: u64,
     pub(crate) missed: u64,
-    /// Until the end: pushes up to this ticket overlapped the registration, so they may be here, and are
-    /// not missed if they are not. From the end on: how many the end discarded.
-    pub(crate) overlapped_or_discarded: u64,
+    /// What few receivers have need of, which the receiver alone knows the type of; null without.
+    pub(crate) extra: *mut (),
+}
+
+/// Up to which ticket pushes were ordered before the end; written once, by whoever ends the
+/// subscription. 6 bytes: three digits, each one more than it is worth, so that all are there when
+/// none is 0.
+#[derive(Debug)]
+pub(super) struct Ended([AtomicU16; 3]);
+
+impl Ended {
+    const BASE: u64 = u16::MAX as u64;
+
+    pub(super) fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU16::new(0)))
+    }
+
+    pub(super) fn set(&self, ticket: u64) {
+        // 2 * 10^14 pushes of one key: years of a push a microsecond.
+        let mut rest = ticket.min(Self::BASE.pow(3) - 1);
+        for digit in &self.0 {
+            digit.store((rest % Self::BASE) as u16 + 1, Relaxed);
+            rest /= Self::BASE;
+        }
+    }
+
+    pub(super) fn get(&self) -> Option<u64> {
+        self.0.iter().rev().try_fold(0, |ticket, digit| {
+            let digit = u64::from(digit.load(Relaxed)).checked_sub(1)?;
+            Some(ticket * Self::BASE + digit)
+        })
+    }
+
+    /// For the models: every use by another thread happened before this.
+    #[cfg(afterwrite_loom)]
+    pub(super) fn assert_exclusive(&mut self) {
+        for digit in &mut self.0 {
+            digit.with_mut(|_| ());
+        }
+    }
 }
 
 impl Place {
@@ -75,7 +118,7 @@ impl Ledger {
         Self {
             start: 0,
             missed: 0,
-            overlapped_or_discarded: 0,
+            extra: std::ptr::null_mut(),
         }
     }
 }
@@ -88,6 +131,23 @@ mod tests {
     fn what_every_receive_touches_is_small() {
         assert_eq!(size_of::<Place>(), 12);
         assert_eq!(size_of::<Ledger>(), 24);
+        assert_eq!(size_of::<Ended>(), 6);
+    }
+
+    #[test]
+    fn an_end_is_said_whole_or_not_at_all() {
+        const MOST: u64 = Ended::BASE.pow(3) - 1;
+        for ticket in [0, 1, 65_534, 65_535, 65_536, 1 << 32, (1 << 47) + 5, MOST] {
+            let ended = Ended::new();
+            assert_eq!(ended.get(), None);
+            ended.set(ticket);
+            assert_eq!(ended.get(), Some(ticket));
+            for digit in &ended.0 {
+                let said = digit.swap(0, Relaxed);
+                assert_eq!(ended.get(), None);
+                digit.store(said, Relaxed);
+            }
+        }
     }
 
     #[test]
@@ -98,6 +158,8 @@ mod tests {
             Flags::FIRST,
             Flags::ENDED,
             Flags::DETACHED,
+            Flags::SETTLED,
+            Flags::LATEST,
         ];
         for (index, &flag) in all.iter().enumerate() {
             let mut flags = Flags::NONE;

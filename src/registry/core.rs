@@ -14,6 +14,7 @@ use crate::shard::{
     self, Channel, Delivery, Inbox, Job, KeyState, NotTaken, Refusal, Settings, faults,
 };
 use crate::subscription::{Subscription, SubscriptionId};
+use crate::sync::counted::Home;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering::Relaxed, order, panics};
 use crate::topic::{Busy, Pushed, Refused, Topic};
 
@@ -31,12 +32,6 @@ pub(crate) struct Core<T> {
     limits: Limits,
     subscribers: AtomicUsize,
     pub(super) running: Mutex<Running>,
-}
-
-/// What a subscription gives back when it ends.
-pub(crate) struct Registration<T> {
-    pub(crate) core: Arc<Core<T>>,
-    pub(crate) id: SubscriptionId,
 }
 
 impl<T> Core<T> {
@@ -95,6 +90,13 @@ impl<T> Core<T> {
         self.unpin(channel);
     }
 
+    /// Ends a subscription of this channel, if it has not ended.
+    pub(crate) fn end(&self, channel: &Channel<T>, mailbox: &Mailbox<T>, id: SubscriptionId) {
+        if channel.retire(mailbox).is_some() {
+            self.unregister(channel, id);
+        }
+    }
+
     /// A subscription of this channel has ended.
     pub(crate) fn unregister(&self, channel: &Channel<T>, id: SubscriptionId) {
         self.forget(channel);
@@ -130,8 +132,8 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     /// The key's channel, pinned; made if there is none.
-    fn pin(&self, hash: KeyHash, key: &str) -> Result<Arc<Channel<T>>, KeyError> {
-        let found = self.directory.get(hash, key, |channel| {
+    fn pin(core: &Arc<Self>, hash: KeyHash, key: &str) -> Result<Arc<Channel<T>>, KeyError> {
+        let found = core.directory.get(hash, key, |channel| {
             channel.attached.try_pin().then(|| channel.clone())
         });
         if let Some(Some(channel)) = found {
@@ -139,13 +141,14 @@ impl<T: Clone + Send + 'static> Core<T> {
         }
         let make = || {
             // Whoever closes looks through the directory after it raised the flag.
-            if self.is_closing() {
+            if core.is_closing() {
                 return Err(KeyError::Closed);
             }
-            let shard = self.shards[hash.shard(self.shards.len())].clone();
-            Ok(Arc::new(Topic::new(KeyState::new(key, hash, shard))))
+            let shard = core.shards[hash.shard(core.shards.len())].clone();
+            let home = Home::of(core);
+            Ok(Arc::new(Topic::new(KeyState::new(home, key, hash, shard))))
         };
-        self.directory
+        core.directory
             .get_or_insert_with(hash, key, make, |channel| {
                 channel.attached.pin();
                 channel.clone()
@@ -153,8 +156,8 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     #[cfg(afterwrite_loom)]
-    pub(crate) fn pin_for_models(&self, key: &str) -> Arc<Channel<T>> {
-        match self.pin(self.hasher.hash(key), key) {
+    pub(crate) fn pin_for_models(core: &Arc<Self>, key: &str) -> Arc<Channel<T>> {
+        match Self::pin(core, core.hasher.hash(key), key) {
             Ok(channel) => channel,
             Err(error) => unreachable!("{error}"),
         }
@@ -162,7 +165,7 @@ impl<T: Clone + Send + 'static> Core<T> {
 
     pub(crate) fn resolve(core: &Arc<Self>, key: &str) -> Result<Key<T>, KeyError> {
         let hash = core.check(key)?;
-        Ok(Key::new(core.clone(), core.pin(hash, key)?))
+        Ok(Key::new(core.clone(), Self::pin(core, hash, key)?))
     }
 
     pub(crate) fn subscribe(
@@ -176,7 +179,7 @@ impl<T: Clone + Send + 'static> Core<T> {
         if core.subscribers() >= core.limits.subscribers {
             return Err(core.full());
         }
-        let channel = core.pin(hash, key)?;
+        let channel = Self::pin(core, hash, key)?;
         Self::subscribe_to(core, channel, options, gate)
     }
 
@@ -222,11 +225,7 @@ impl<T: Clone + Send + 'static> Core<T> {
             }
         }
         let id = SubscriptionId::next();
-        let registration = Registration {
-            core: core.clone(),
-            id,
-        };
-        let subscription = Subscription::new(receiver, registration);
+        let subscription = Subscription::new(receiver, core.clone(), id);
         core.settings
             .observer
             .tell(|o| o.subscribed(channel.attached.key(), id));
@@ -548,15 +547,6 @@ impl<T> Drop for Admitted<T> {
         // The batch's iterator panicked: the places are not lost with it.
         for job in self.0.iter().flatten() {
             job.channel.attached.release();
-        }
-    }
-}
-
-impl<T> Registration<T> {
-    /// Ends a subscription, if it has not ended.
-    pub(crate) fn end(&self, channel: &Channel<T>, mailbox: &Mailbox<T>) {
-        if channel.retire(mailbox).is_some() {
-            self.core.unregister(channel, self.id);
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::sync::{Arc, panics};
 #[cfg(afterwrite_loom)]
 pub(crate) use builder::Limits;
 pub use builder::{Builder, Pinning, SubscribeOptions};
-pub(crate) use core::{Core, Registration};
+pub(crate) use core::Core;
 pub use key::Key;
 
 /// Subscribers by key, told of a change once this replica's read view shows it.

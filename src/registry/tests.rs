@@ -23,7 +23,7 @@ fn r14_pushes_finish_while_every_writers_lock_is_held() {
             .buffer_capacity(4);
         let mut subscriptions = [(); 3].map(|()| registry.subscribe_with("a", options).unwrap());
         let key = registry.key("a").unwrap();
-        let topic = subscriptions[0].receiver().topic().clone();
+        let topic = subscriptions[0].receiver().clone_topic();
         let directory = registry.lock_all_writers();
         let writers = topic.lock_writers();
 

@@ -6,6 +6,7 @@ use super::faults::{PIN_WHAT_GOES, planted};
 use super::inbox::Inbox;
 use super::job::Refusal;
 use crate::directory::{KeyHash, Keyed};
+use crate::sync::counted::Home;
 use crate::sync::queue::Place;
 use crate::sync::{
     Arc, AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, order, panics,
@@ -20,6 +21,8 @@ const FINISHED: u64 = 1 << 63;
 
 /// What goes with a key.
 pub(crate) struct KeyState<T> {
+    /// The registry, of which every subscription keeps a count here.
+    pub(crate) registry: Home,
     key: SmolStr,
     hash: KeyHash,
     pub(crate) shard: Arc<Inbox<T>>,
@@ -44,8 +47,9 @@ pub(crate) struct KeyState<T> {
 }
 
 impl<T> KeyState<T> {
-    pub(crate) fn new(key: &str, hash: KeyHash, shard: Arc<Inbox<T>>) -> Self {
+    pub(crate) fn new(registry: Home, key: &str, hash: KeyHash, shard: Arc<Inbox<T>>) -> Self {
         Self {
+            registry,
             key: SmolStr::new(key),
             hash,
             shard,
@@ -187,7 +191,7 @@ mod tests {
     fn r12_a_gate_that_is_refused_takes_no_place_of_others() {
         let hash = Hasher::with_seed(1).hash("a");
         let inbox = Arc::new(Inbox::new(0, 1, 1, Arc::default()));
-        let state: KeyState<u8> = KeyState::new("a", hash, inbox);
+        let state: KeyState<u8> = KeyState::new(Home::of(&Arc::new(())), "a", hash, inbox);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -139,7 +139,7 @@ impl<T> std::fmt::Debug for Shard<T> {
 /// A registry with one shard, whose queue holds so many jobs; its key is resolved.
 pub fn registry<T: Clone + Send + 'static>(queue_capacity: usize) -> (Door<T>, Shard<T>) {
     let (core, shard) = core(queue_capacity);
-    let channel = core.pin_for_models(KEY);
+    let channel = Core::pin_for_models(&core, KEY);
     (Door { core, channel }, shard)
 }
 

@@ -4,6 +4,7 @@
 //! `--cfg afterwrite_loom` they are loom's, so that the models in `loom-tests` explore the code
 //! that ships. The cfg is our own: a bare `cfg(loom)` would reach every dependency as well.
 
+pub(crate) mod counted;
 #[cfg(afterwrite_loom)]
 mod mutant;
 pub(crate) mod order;

@@ -86,6 +86,11 @@ roles! {
     /// The receiver claims a record and leaves its spare.
     record_claim = AcqRel;
 
+    /// A push of nothing is marked in a mailbox that conflates; pairs with `mark_take`.
+    mark_publish = Release;
+    /// The receiver finds the mark.
+    mark_take = Acquire;
+
     /// An entry is initialised; pairs with `live_read`, for a walk that is already under way.
     live_set = Release;
     /// The walk finds an entry.

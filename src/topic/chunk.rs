@@ -7,6 +7,7 @@
 use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::NonNull;
 
+use super::Topic;
 use crate::mailbox::{Entry, Header, Mailbox};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering::Relaxed, UnsafeCell, alloc, order};
 
@@ -49,7 +50,7 @@ pub(super) const fn start_of_chunk(number: usize) -> u32 {
     }
 }
 
-/// What a chunk begins with; its entries follow.
+/// What a chunk begins with; its entries follow, and then, unless it is the topic's first, the topic.
 #[repr(C)]
 pub(super) struct Chunk {
     /// Entries that a walk delivers to.
@@ -92,15 +93,17 @@ impl Chunk {
     fn layout(size: u32) -> Layout {
         let entries = Layout::array::<UnsafeCell<Entry>>(size as usize);
         let entries = entries.expect("at most 64 entries");
+        let topic = Layout::new::<*const ()>();
         Layout::new::<Chunk>()
             .extend(entries)
+            .and_then(|(layout, _)| layout.extend(topic))
             .expect("at most 64 entries")
             .0
             .pad_to_align()
     }
 
-    /// A chunk on the heap; [`Chunk::free`] gives it back.
-    pub(super) fn allocate(number: usize) -> NonNull<Chunk> {
+    /// A chunk of a topic on the heap; [`Chunk::free`] gives it back.
+    pub(super) fn allocate(number: usize, topic: *const ()) -> NonNull<Chunk> {
         let size = size_of_chunk(number);
         let layout = Self::layout(size);
         // SAFETY: the layout begins with a `Chunk`, so its size is not zero.
@@ -108,12 +111,13 @@ impl Chunk {
         let Some(chunk) = NonNull::new(raw) else {
             handle_alloc_error(layout)
         };
-        // SAFETY: freshly allocated for a chunk and `size` entries.
+        // SAFETY: freshly allocated for a chunk, `size` entries and a pointer.
         unsafe {
             chunk.write(Chunk::empty(number));
             for bit in 0..size {
                 Self::entry_ptr(chunk, bit).write(UnsafeCell::new(Entry::EMPTY));
             }
+            Self::topic_ptr(chunk, size).write(topic);
         }
         chunk
     }
@@ -141,6 +145,12 @@ impl Chunk {
             .wrapping_add(size_of::<Chunk>())
             .cast::<UnsafeCell<Entry>>()
             .wrapping_add(bit as usize)
+    }
+
+    /// Where a chunk of the heap says whose it is: behind its entries.
+    fn topic_ptr(chunk: NonNull<Chunk>, size: u32) -> *mut *const () {
+        const { assert!(align_of::<UnsafeCell<Entry>>() >= align_of::<*const ()>()) };
+        Self::entry_ptr(chunk, size).cast()
     }
 
     /// The entry of a bit.
@@ -176,6 +186,21 @@ pub(super) fn home<T>(mailbox: &Mailbox<T>) -> (&Chunk, u32) {
     // both.
     let chunk = unsafe { &*mailbox.tail().home().cast::<Chunk>() };
     (chunk, mailbox.header().bit())
+}
+
+/// The topic that a mailbox is registered with, as it was given to [`Chunk::allocate`], or as it was when
+/// the first chunk was named.
+pub(super) fn topic_of<T, A>(mailbox: &Mailbox<T>) -> *const Topic<T, A> {
+    let chunk = mailbox.tail().home().cast::<Chunk>();
+    // SAFETY: a registered mailbox's home is a chunk of its topic, which its receiver holds.
+    let (start, size) = unsafe { ((*chunk).start, (*chunk).size) };
+    if start == 0 {
+        let first = std::mem::offset_of!(Topic<T, A>, first);
+        return chunk.cast_const().wrapping_byte_sub(first).cast();
+    }
+    // SAFETY: not the first: on the heap, and written before the chunk was linked.
+    let topic = unsafe { *Chunk::topic_ptr(NonNull::new_unchecked(chunk), size) };
+    topic.cast()
 }
 
 /// The position of a mailbox's entry.

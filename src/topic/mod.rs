@@ -161,6 +161,12 @@ impl<T, A: Attached> Topic<T, A> {
         NonNull::from(&self.first).cast()
     }
 
+    /// The first chunk by the topic's own pointer, so that [`chunk::topic_of`] finds that again.
+    fn first_chunk_of(topic: NonNull<Self>) -> NonNull<Chunk> {
+        // SAFETY: within the topic.
+        unsafe { topic.byte_add(std::mem::offset_of!(Self, first)).cast() }
+    }
+
     fn load(&self, ordering: Ordering) -> Turn {
         Turn(self.turn.load(ordering))
     }
@@ -214,7 +220,10 @@ impl<T, A: Attached> Topic<T, A> {
         overflow: Overflow,
         capacity: u16,
         limit: usize,
-    ) -> Result<Receiver<T, A>, Refused> {
+    ) -> Result<Receiver<T, A>, Refused>
+    where
+        T: 'static,
+    {
         Self::subscribe_if(topic, overflow, capacity, limit, || true)
     }
 
@@ -226,7 +235,10 @@ impl<T, A: Attached> Topic<T, A> {
         capacity: u16,
         limit: usize,
         allowed: impl FnOnce() -> bool,
-    ) -> Result<Receiver<T, A>, Refused> {
+    ) -> Result<Receiver<T, A>, Refused>
+    where
+        T: 'static,
+    {
         let (mine, theirs) = Mailbox::<T>::new(overflow, capacity);
         let mut writers = topic.writers.lock();
         let swept = topic.take_swept(&mut writers);
@@ -242,10 +254,15 @@ impl<T, A: Attached> Topic<T, A> {
             drop(swept);
             return Err(refused);
         }
-        let position = writers.take_position(topic.first_chunk());
+        // The receiver's count.
+        let counted = Arc::into_raw(topic.clone());
+        // SAFETY: an `Arc`'s pointer is never null.
+        let counted = unsafe { NonNull::new_unchecked(counted.cast_mut()) };
+        let first = Self::first_chunk_of(counted);
+        let position = writers.take_position(first, counted.as_ptr().cast_const().cast());
         topic.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
         let (number, bit) = chunk::locate(position);
-        let chunk = writers.chunk(topic.first_chunk(), number);
+        let chunk = writers.chunk(first, number);
         mine.set_home(chunk.cast(), bit);
         let registered = theirs.into_raw();
         // SAFETY: the position is free, so no walk reaches the entry before the bit is set.
@@ -260,6 +277,7 @@ impl<T, A: Attached> Topic<T, A> {
         // Read before the ticket: a loss between the two is then reported once too often at most,
         // and only for a call that overlaps this one.
         let lost = topic.lost.load(Relaxed);
+        mine.begin_after(before.completed(), lost);
         // SAFETY: chunks live as long as the topic.
         unsafe { chunk.as_ref() }
             .live
@@ -273,7 +291,8 @@ impl<T, A: Attached> Topic<T, A> {
         } else {
             before
         };
-        let receiver = Receiver::new(topic.clone(), mine, overflow, before, joined, lost);
+        // SAFETY: it was registered with the topic, of which this is a count.
+        let receiver = unsafe { Receiver::new(mine, overflow, before, joined, lost) };
         if joined.has(SHUT) {
             // Dropping the receiver takes the registration back.
             return Err(Refused::Shut);
@@ -335,7 +354,8 @@ impl<T, A: Attached> Topic<T, A> {
                 unsafe { registered.set_quiet() }
             });
         }
-        let until = mailbox.tail().end_after(turn.completed());
+        let until = turn.completed();
+        mailbox.end_after(until);
         if let Some(waker) = waker {
             panics::wake(waker);
         }
@@ -427,7 +447,7 @@ impl Writers {
     }
 
     /// The lowest free position; links a chunk when all are in use.
-    fn take_position(&mut self, first: NonNull<Chunk>) -> u32 {
+    fn take_position(&mut self, first: NonNull<Chunk>, topic: *const ()) -> u32 {
         if !self.first_in_use {
             self.first_in_use = true;
             return 0;
@@ -447,7 +467,7 @@ impl Writers {
         };
         let (number, _) = chunk::locate(position);
         if number > more.chunks.len() {
-            let fresh = Chunk::allocate(number);
+            let fresh = Chunk::allocate(number, topic);
             let last = more.chunks.last().map_or(first, |&(chunk, _)| chunk);
             // SAFETY: chunks live as long as the topic.
             unsafe { last.as_ref() }.link(fresh);

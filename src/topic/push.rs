@@ -137,7 +137,7 @@ impl<T, A: Attached> Topic<T, A> {
         // SAFETY: as for `Visit::deliver_to`: the entry is live, and we hold the turn.
         let entry = entry.with(|entry| unsafe { *entry });
         // SAFETY: as above.
-        if unsafe { entry.is_evicting() } {
+        if unsafe { entry.is_no_ring() } {
             return Err(payload);
         }
         // SAFETY: as above; and it is a ring.
@@ -505,7 +505,7 @@ impl<'a> Visit<'a> {
         // by the live bit, and lasts until a holder or a free turn says it is quiet.
         let entry = entry.with(|entry| unsafe { *entry });
         // SAFETY: as above.
-        if unsafe { entry.is_evicting() } {
+        if unsafe { entry.is_no_ring() } {
             let lost = topic.lost.load(Relaxed);
             // SAFETY: as above.
             let evicted = unsafe { entry.replace(self.cursor.ticket, lost, payload) };

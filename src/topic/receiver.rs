@@ -4,14 +4,20 @@
 //! that it has reported, as a payload, as missed or as merged. A payload bears its ticket, so a gap
 //! before it is a loss; a ticket that is complete and has no payload here is one as well.
 
+mod accounts;
+
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::task::Waker;
 
 use super::chunk;
 use super::faults::{self, planted};
 use super::turn::{ATTN, OWED, SHUT, Turn};
 use super::{Attached, FirstNotice, Topic};
-use crate::mailbox::{EvictOwn, Flags, Header, InRing, Ledger, Mailbox, Overflow, Place};
+use crate::mailbox::{Cells, EvictOwn, Flags, Header, InRing, Ledger, Mailbox, Overflow, Place};
 use crate::sync::{Arc, Ordering::Relaxed, order, panics::contain};
+
+pub use accounts::Tally;
 
 /// What a receiver finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,52 +28,48 @@ pub(crate) enum Next<T> {
     Ended,
 }
 
-/// What became of the pushes of a key, for one of its subscribers.
-///
-/// For a subscription that has been read to its end, or closed, `received + missed + merged +
-/// discarded` is the number of pushes and losses that were ordered after its registration, as long
-/// as no push overlapped its beginning or its end. One that a [`Closer`](crate::Closer) ended counts what
-/// it discarded when it is next asked for a notice, or closed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Tally {
-    /// Payloads that were received.
-    pub received: u64,
-    /// Pushes that were reported as missed.
-    pub missed: u64,
-    /// Pushes that a later one replaced ([`Overflow::Conflate`]).
-    pub merged: u64,
-    /// Pushes that the subscription's close discarded.
-    pub discarded: u64,
-}
-
 /// The next payload's place in the order.
 #[derive(Clone, Copy)]
 struct Peeked {
     ticket: u64,
     lost: u64,
-    /// Where it is, unless the mailbox evicts.
-    slot: Option<InRing>,
+    slot: Slot,
 }
 
-/// What few receivers have need of.
-struct Origin<T> {
+/// Where it is.
+#[derive(Clone, Copy)]
+enum Slot {
+    Ring(InRing),
+    /// Claimed already.
+    Record,
+    /// The last push.
+    Mark,
+}
+
+/// What few receivers have need of; made when it is first needed.
+struct Extra<T> {
     /// The subscription's own first notice, until it is taken.
     first: Option<Arc<FirstNotice<T>>>,
     /// What the rooms above had counted for the key when the subscription began.
     counted: [u64; 2],
+    /// Pushes up to this ticket overlapped the registration, so they may be here, and are not missed if
+    /// they are not.
+    overlapped: u64,
+    /// Losses of the key that are none of this subscription's, which conflates.
+    lost: u64,
 }
 
-/// The one owner of a subscription's mailbox. 24 bytes: where it stands is in the mailbox.
+/// The one owner of a subscription's mailbox, and of a count of its topic. One word: where it stands is
+/// in the mailbox, and the topic is where the mailbox's entry is.
 pub(crate) struct Receiver<T, A: Attached = ()> {
     mailbox: Mailbox<T>,
-    topic: Arc<Topic<T, A>>,
-    origin: Option<Box<Origin<T>>>,
+    _topic: PhantomData<Arc<Topic<T, A>>>,
 }
 
 impl<T, A: Attached> Receiver<T, A> {
-    pub(super) fn new(
-        topic: Arc<Topic<T, A>>,
+    /// # Safety
+    /// The mailbox is registered with a topic, of which the receiver takes over a count.
+    pub(super) unsafe fn new(
         mailbox: Mailbox<T>,
         overflow: Overflow,
         before: Turn,
@@ -76,22 +78,23 @@ impl<T, A: Attached> Receiver<T, A> {
     ) -> Self {
         let mut receiver = Self {
             mailbox,
-            topic,
-            origin: None,
+            _topic: PhantomData,
         };
-        let place = receiver.place();
-        place.last = before.completed();
-        if overflow != Overflow::DropNewest {
-            place.flags.set(Flags::EVICTING);
+        receiver.place().last = before.completed();
+        match receiver.mailbox.cells() {
+            Cells::Ring => {}
+            Cells::Evicting => receiver.place().flags.set(Flags::EVICTING),
+            Cells::Latest => receiver.place().flags.set(Flags::LATEST),
+        }
+        receiver.ledger().start = before.completed();
+        if joined.ticket() > before.completed() {
+            receiver.extra_mut().overlapped = joined.ticket();
         }
         if overflow == Overflow::Conflate {
-            place.flags.set(Flags::CONFLATE);
-        }
-        let ledger = receiver.ledger();
-        ledger.start = before.completed();
-        ledger.overlapped_or_discarded = joined.ticket();
-        if let Some(own) = receiver.evict_own() {
-            own.lost = lost;
+            receiver.place().flags.set(Flags::CONFLATE);
+            if lost != 0 {
+                receiver.extra_mut().lost = lost;
+            }
         }
         receiver
     }
@@ -114,12 +117,31 @@ impl<T, A: Attached> Receiver<T, A> {
         (self.flags().has(Flags::EVICTING)).then(|| unsafe { self.mailbox.evict_own() })
     }
 
-    /// Pushes up to this ticket overlapped the registration.
-    fn overlapped(&mut self) -> u64 {
-        match self.has_ended() {
-            true => 0,
-            false => self.ledger().overlapped_or_discarded,
+    fn extra(&self) -> Option<&Extra<T>> {
+        // SAFETY: this is the receiver, borrowed for as long as the result, and what it put there is a
+        // box of this type.
+        unsafe { self.mailbox.peek_ledger().extra.cast::<Extra<T>>().as_ref() }
+    }
+
+    /// What there is of it already.
+    fn extra_if_any(&mut self) -> Option<&mut Extra<T>> {
+        // SAFETY: as for `extra`.
+        unsafe { self.ledger().extra.cast::<Extra<T>>().as_mut() }
+    }
+
+    fn extra_mut(&mut self) -> &mut Extra<T> {
+        let at = &mut self.ledger().extra;
+        if at.is_null() {
+            let extra: Box<Extra<T>> = Box::new(Extra {
+                first: None,
+                counted: [0; 2],
+                overlapped: 0,
+                lost: 0,
+            });
+            *at = Box::into_raw(extra).cast();
         }
+        // SAFETY: as for `extra`; it is there.
+        unsafe { &mut *at.cast::<Extra<T>>() }
     }
 
     fn flags(&self) -> Flags {
@@ -127,38 +149,20 @@ impl<T, A: Attached> Receiver<T, A> {
         unsafe { self.mailbox.header().peek_place() }.flags
     }
 
-    pub(crate) fn topic(&self) -> &Arc<Topic<T, A>> {
-        &self.topic
+    pub(crate) fn topic(&self) -> &Topic<T, A> {
+        // SAFETY: registered with a topic of this type, of which the receiver has a count.
+        unsafe { &*chunk::topic_of(&self.mailbox) }
+    }
+
+    /// Another count of the topic.
+    pub(crate) fn clone_topic(&self) -> Arc<Topic<T, A>> {
+        // SAFETY: the receiver has a count, which this leaves to it.
+        let ours = ManuallyDrop::new(unsafe { Arc::from_raw(chunk::topic_of(&self.mailbox)) });
+        Arc::clone(&ours)
     }
 
     pub(crate) fn mailbox(&self) -> &Mailbox<T> {
         &self.mailbox
-    }
-
-    pub(crate) fn tally(&self) -> Tally {
-        // SAFETY: this is the receiver, borrowed; the results are copied from.
-        let (place, ledger) = unsafe {
-            (
-                self.mailbox.header().peek_place(),
-                self.mailbox.peek_ledger(),
-            )
-        };
-        let merged = match place.flags.has(Flags::EVICTING) {
-            // SAFETY: as above, and the mailbox evicts.
-            true => unsafe { self.mailbox.peek_evict_own() }.merged,
-            false => 0,
-        };
-        let discarded = match place.flags.has(Flags::ENDED) {
-            true => ledger.overlapped_or_discarded,
-            false => 0,
-        };
-        let missed = ledger.missed;
-        Tally {
-            received: place.last - ledger.start - missed - merged - discarded,
-            missed,
-            merged,
-            discarded,
-        }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -168,7 +172,7 @@ impl<T, A: Attached> Receiver<T, A> {
     /// Makes this subscription's own first notice come in its place.
     pub(crate) fn await_first(&mut self) -> Arc<FirstNotice<T>> {
         let first = Arc::new(FirstNotice::new());
-        self.origin().first = Some(first.clone());
+        self.extra_mut().first = Some(first.clone());
         self.place().flags.set(Flags::FIRST);
         first
     }
@@ -177,26 +181,17 @@ impl<T, A: Attached> Receiver<T, A> {
     pub(crate) fn keep_counted(&mut self, counted: [u64; 2]) {
         // Most keys never count anything.
         if counted != [0; 2] {
-            self.origin().counted = counted;
+            self.extra_mut().counted = counted;
         }
     }
 
     /// What was kept.
     pub(crate) fn counted(&self) -> [u64; 2] {
-        self.origin.as_ref().map_or([0; 2], |origin| origin.counted)
-    }
-
-    fn origin(&mut self) -> &mut Origin<T> {
-        self.origin.get_or_insert_with(|| {
-            Box::new(Origin {
-                first: None,
-                counted: [0; 2],
-            })
-        })
+        self.extra().map_or([0; 2], |extra| extra.counted)
     }
 
     fn first(&self) -> Option<&Arc<FirstNotice<T>>> {
-        self.origin.as_ref()?.first.as_ref()
+        self.extra()?.first.as_ref()
     }
 
     /// Whether the gate of the first notice expired in silence.
@@ -213,8 +208,11 @@ impl<T, A: Attached> Receiver<T, A> {
             return found.map(|found| Peeked {
                 ticket: found.ticket,
                 lost: found.lost,
-                slot: None,
+                slot: Slot::Record,
             });
+        }
+        if self.flags().has(Flags::LATEST) {
+            return self.peek_mark();
         }
         let place = self.place();
         // SAFETY: as above, but it is a ring.
@@ -222,19 +220,33 @@ impl<T, A: Attached> Receiver<T, A> {
         Some(Peeked {
             ticket: place.ticket_of(found),
             lost: 0,
-            slot: Some(found),
+            slot: Slot::Ring(found),
+        })
+    }
+
+    fn peek_mark(&mut self) -> Option<Peeked> {
+        // SAFETY: the mailbox has a mark alone.
+        let mark = unsafe { self.mailbox.mark() };
+        // Read after the mark, and so no earlier than its push.
+        let ticket = mark.ticket_until(self.topic().load(order::turn_read()).ticket());
+        (ticket > self.place().last).then(|| Peeked {
+            ticket,
+            lost: mark.lost_from(self.known_lost()),
+            slot: Slot::Mark,
         })
     }
 
     /// Takes what `peek` found.
     #[inline(always)]
-    fn take(&mut self, slot: Option<InRing>) -> T {
+    fn take(&mut self, slot: Slot) -> T {
         let mailbox = self.mailbox.as_ptr();
         match slot {
             // SAFETY: this is the receiver, and `peek` has just answered.
-            Some(found) => unsafe { self.place().take(mailbox, found) },
-            // SAFETY: as above; it names a slot unless the mailbox evicts.
-            None => unsafe { self.mailbox.evict_own().reader.take(mailbox) },
+            Slot::Ring(found) => unsafe { self.place().take(mailbox, found) },
+            // SAFETY: as above; only an evicting mailbox has records.
+            Slot::Record => unsafe { self.mailbox.evict_own().reader.take(mailbox) },
+            // SAFETY: as above; only a mailbox with a mark alone has marks.
+            Slot::Mark => unsafe { self.mailbox.payload_of_mark() },
         }
     }
 
@@ -265,7 +277,7 @@ impl<T, A: Attached> Receiver<T, A> {
         }
         loop {
             let peeked = self.peek();
-            if self.first().is_some()
+            if self.flags().has(Flags::FIRST)
                 && let Some(next) = self.take_first(peeked)
             {
                 return next;
@@ -314,7 +326,7 @@ impl<T, A: Attached> Receiver<T, A> {
         if missed.is_some() {
             return missed;
         }
-        let first = self.origin.as_mut()?.first.take()?;
+        let first = self.extra_if_any()?.first.take()?;
         self.place().flags.clear(Flags::FIRST);
         // SAFETY: this is the receiver, and the notice is there.
         let payload = unsafe { first.take() };
@@ -327,62 +339,10 @@ impl<T, A: Attached> Receiver<T, A> {
         })
     }
 
-    /// Accounts for the tickets up to `to`, of which `missed` were lost.
-    fn account(&mut self, to: u64, missed: u64) -> Option<Next<T>> {
-        let last = self.place().last;
-        let visible = self.topic.blind.load(Relaxed) <= last;
-        if let Some(own) = self.evict_own() {
-            own.merged += to - last - missed;
-        }
-        self.ledger().missed += missed;
-        self.place().last = to;
-        (missed > 0).then_some(Next::Missed { n: missed, visible })
-    }
-
-    /// Accounts for the tickets up to `to`, all of which were lost.
-    fn account_lost(&mut self, to: u64) -> Option<Next<T>> {
-        self.pass_overlapped(to);
-        let missed = to.saturating_sub(self.place().last);
-        if missed == 0 {
-            return None;
-        }
-        if let Some(own) = self.evict_own() {
-            own.lost = own.lost.wrapping_add(missed);
-        }
-        self.account(to, missed)
-    }
-
-    /// The tickets before the payload that was found.
-    fn gap_before(&mut self, found: Peeked) -> Option<Next<T>> {
-        self.pass_overlapped(found.ticket - 1);
-        let gap = found.ticket - 1 - self.place().last;
-        let conflates = self.flags().has(Flags::CONFLATE);
-        let missed = match self.evict_own() {
-            Some(own) if conflates => {
-                let lost = found.lost.saturating_sub(own.lost).min(gap);
-                own.lost = found.lost;
-                lost
-            }
-            _ => gap,
-        };
-        self.account(found.ticket - 1, missed)
-    }
-
-    /// Of the tickets up to `to`, none of which is here, those that overlapped the registration do
-    /// not count.
-    fn pass_overlapped(&mut self, to: u64) {
-        let last = self.place().last;
-        let passed = to.min(self.overlapped());
-        if passed > last {
-            self.ledger().start += passed - last;
-            self.place().last = passed;
-        }
-    }
-
     /// Nothing is here: what is complete elsewhere was missed. `None` to look again.
     #[cold]
     fn next_of_empty(&mut self) -> Option<Next<T>> {
-        let turn = self.topic.load(order::turn_read());
+        let turn = self.topic().load(order::turn_read());
         if turn.completed() > self.place().last {
             // Delivered between the two looks? Then it is here now: the turn was read with Acquire.
             if self.peek().is_some() && !planted(faults::MISS_AFTER_ONE_LOOK) {
@@ -406,7 +366,6 @@ impl<T, A: Attached> Receiver<T, A> {
             if self.first().is_some_and(|first| first.after().is_some()) {
                 return None;
             }
-            self.ledger().overlapped_or_discarded = 0;
             self.end();
             return Some(Next::Ended);
         }
@@ -424,7 +383,7 @@ impl<T, A: Attached> Receiver<T, A> {
         if planted(faults::SLEEP_WITHOUT_TURN) {
             return self.next();
         }
-        self.topic.update(order::turn_wait(), |turn| {
+        self.topic().update(order::turn_wait(), |turn| {
             // A holder past its deliveries does not concern us: what it did our last look finds.
             if turn.in_flight() {
                 turn.with(ATTN)
@@ -447,12 +406,12 @@ impl<T, A: Attached> Receiver<T, A> {
     /// delivers to that push; true if it had not been ended before. Takes the writers' lock, waits
     /// for no push.
     pub(crate) fn close(&mut self) -> bool {
-        let until = self.topic.retire(&self.mailbox);
+        let until = self.topic().retire(&self.mailbox);
         if !self.has_ended() {
             self.discard();
         } else if let Some(until) = until {
             // The registry had ended; losses may have come since.
-            self.discard_up_to(until);
+            self.settle(0, until);
         }
         until.is_some()
     }
@@ -462,29 +421,21 @@ impl<T, A: Attached> Receiver<T, A> {
     fn discard(&mut self) {
         let mut discarded = 0;
         while let Some(found) = self.peek() {
+            let payload = self.take(found.slot);
             self.pass_overlapped(found.ticket - 1);
             discarded += found.ticket - self.place().last;
             self.place().last = found.ticket;
-            let payload = self.take(found.slot);
             // Its drop is the user's code, and others are still to be dropped.
             contain(|| drop(payload));
         }
         // Also what was missed, and not reported before the end. Whoever ended it may not have said yet
         // which ticket that was.
-        let now = self.topic.load(order::turn_read()).completed();
-        let until = self.mailbox.tail().end_after(now);
+        let now = self.topic().load(order::turn_read()).completed();
+        let until = self.mailbox.ended_after().unwrap_or(now);
         self.pass_overlapped(until);
-        self.ledger().overlapped_or_discarded = discarded;
+        self.settle(discarded, until);
         self.end();
-        self.discard_up_to(until);
         self.detach();
-    }
-
-    /// Counts the tickets up to `until` as discarded. After the end.
-    fn discard_up_to(&mut self, until: u64) {
-        let last = self.place().last;
-        self.ledger().overlapped_or_discarded += until.saturating_sub(last);
-        self.place().last = last.max(until);
     }
 
     /// Leaves what may still be delivered to whoever finds that nothing more can be.
@@ -496,13 +447,13 @@ impl<T, A: Attached> Receiver<T, A> {
         }
     }
 
-    /// From here on the ledger says what was discarded, and no more what overlapped.
+    /// Nothing comes any more.
     fn end(&mut self) {
         self.place().flags.set(Flags::ENDED);
-        if !self.has_skipped_first() {
-            self.origin
-                .iter_mut()
-                .for_each(|origin| origin.first = None);
+        if !self.has_skipped_first()
+            && let Some(extra) = self.extra_if_any()
+        {
+            extra.first = None;
         }
         self.forget_waker();
     }
@@ -512,14 +463,23 @@ impl<T, A: Attached> Drop for Receiver<T, A> {
     fn drop(&mut self) {
         // Closed already, as a rule, by whoever held the registration, and waited for there.
         if !self.mailbox.is_closed() {
-            self.topic.retire(&self.mailbox);
+            self.topic().retire(&self.mailbox);
         }
         if self.evict_own().is_some_and(|own| own.reader.has_claimed()) {
-            let payload = self.take(None);
+            let payload = self.take(Slot::Record);
             contain(|| drop(payload));
         }
         self.forget_waker();
         self.detach();
+        let extra = self.ledger().extra.cast::<Extra<T>>();
+        if !extra.is_null() {
+            // SAFETY: this is the receiver, at its end, and what it put there is a box of this type.
+            let extra = unsafe { Box::from_raw(extra) };
+            // A first notice's drop is the user's code.
+            contain(|| drop(extra));
+        }
+        // SAFETY: the receiver's count, given up at its end; the mailbox does without.
+        drop(unsafe { Arc::from_raw(chunk::topic_of::<T, A>(&self.mailbox)) });
     }
 }
 

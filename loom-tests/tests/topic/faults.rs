@@ -54,6 +54,8 @@ const ORDERINGS: &[(&str, &str)] = &[
     ("record_swap:release", "overflow::drop_oldest_of_two"),
     ("record_claim:acquire", "overflow::drop_oldest_of_two"),
     ("record_claim:release", "overflow::records_change_hands"),
+    ("mark_publish", "latest::two_pushes_of_nothing"),
+    ("mark_take", "latest::two_pushes_of_nothing"),
     ("live_set", "reuse::subscribe_with_a_ring_against_push"),
     ("live_read", "reuse::subscribe_with_a_ring_against_push"),
     ("chunk_link", "reuse::a_new_chunk_against_push"),

@@ -10,6 +10,7 @@
 mod close;
 mod faults;
 mod first;
+mod latest;
 mod loss;
 mod overflow;
 mod push;
