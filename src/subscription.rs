@@ -117,8 +117,8 @@ impl<T> Subscription<T> {
     ) -> Self {
         let state = &receiver.topic().attached;
         let counted = [&state.coalesced, &state.skipped].map(|count| count.load(Relaxed));
+        state.registry.keep(registry);
         receiver.keep_counted(counted);
-        receiver.topic().attached.registry.keep(registry);
         Self {
             receiver,
             id,

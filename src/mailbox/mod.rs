@@ -179,7 +179,8 @@ impl<T: 'static> Mailbox<T> {
                 bit: AtomicU8::new(0),
                 refs: AtomicU32::new(2),
             });
-            tail_ptr(header, cells, capacity).write(Tail {
+            let stamps = header.as_ref().stamps();
+            tail_ptr(header, stamps).write(Tail {
                 waker: UnsafeCell::new(None),
                 next: AtomicPtr::new(std::ptr::null_mut()),
                 home: AtomicPtr::new(std::ptr::null_mut()),
@@ -187,7 +188,7 @@ impl<T: 'static> Mailbox<T> {
             });
             match cells {
                 Cells::Ring => {
-                    ended_ptr(header, cells, capacity).write(Ended::new());
+                    ended_ptr(header, cells, stamps).write(Ended::new());
                     ring::init::<T>(header, capacity);
                 }
                 Cells::Evicting => evict::init::<T>(header, capacity),
@@ -210,11 +211,7 @@ impl<T> Mailbox<T> {
     fn layout(cells: Cells, capacity: u16) -> (Layout, usize) {
         let capacity = usize::from(capacity);
         match cells {
-            Cells::Ring => {
-                let (layout, header) = ring::layout::<T>(capacity);
-                let (layout, _) = extended::<Tail>(layout, 1);
-                (extended::<Ended>(layout, 1).0, header)
-            }
+            Cells::Ring => ring::layout::<T>(capacity),
             Cells::Evicting => (evict::layout::<T>(capacity), 0),
             Cells::Latest => (latest::layout(), 0),
         }
@@ -357,9 +354,9 @@ impl<T> Mailbox<T> {
     }
 
     fn ended(&self) -> &Ended {
-        let (cells, capacity) = self.header().shape();
+        let (cells, stamps) = (self.cells(), self.header().stamps());
         // SAFETY: this handle's reference keeps the allocation alive; every mailbox is made with it.
-        unsafe { &*ended_ptr(self.header, cells, capacity) }
+        unsafe { &*ended_ptr(self.header, cells, stamps) }
     }
 
     /// Says where the topic keeps this mailbox's entry: the chunk, and the bit there. Before it is
@@ -427,14 +424,10 @@ impl<T> Mailbox<T> {
     }
 }
 
-/// Where a mailbox's tail is: behind a ring's stamps, or at once.
+/// Where a mailbox's tail is: behind its stamps, which only a ring has.
 #[inline(always)]
-fn tail_ptr(header: NonNull<Header>, cells: Cells, capacity: u16) -> *mut Tail {
-    let stamps = match cells {
-        Cells::Ring => usize::from(capacity),
-        Cells::Evicting | Cells::Latest => 0,
-    };
-    let end = size_of::<Header>() + stamps * size_of::<AtomicU32>();
+fn tail_ptr(header: NonNull<Header>, stamps: u16) -> *mut Tail {
+    let end = size_of::<Header>() + usize::from(stamps) * size_of::<AtomicU32>();
     let base = header.as_ptr().cast::<u8>();
     // A header is aligned for a tail as well, so rounding the offset up is enough.
     const { assert!(align_of::<Tail>() <= align_of::<Header>()) };
@@ -443,9 +436,10 @@ fn tail_ptr(header: NonNull<Header>, cells: Cells, capacity: u16) -> *mut Tail {
 }
 
 /// Where it says up to where pushes came: behind a ring's tail, or with what evicts.
-fn ended_ptr(header: NonNull<Header>, cells: Cells, capacity: u16) -> *mut Ended {
+#[inline]
+fn ended_ptr(header: NonNull<Header>, cells: Cells, stamps: u16) -> *mut Ended {
     match cells {
-        Cells::Ring => tail_ptr(header, cells, capacity).wrapping_add(1).cast(),
+        Cells::Ring => tail_ptr(header, stamps).wrapping_add(1).cast(),
         Cells::Evicting => evict::ended_ptr(header),
         Cells::Latest => latest::ended_ptr(header),
     }
@@ -457,11 +451,12 @@ impl Header {
     unsafe fn assert_exclusive(mut this: NonNull<Self>) {
         // SAFETY: the caller has the last reference.
         unsafe {
-            let (cells, capacity) = this.as_ref().shape();
-            let tail = &mut *tail_ptr(this, cells, capacity);
+            let (cells, _) = this.as_ref().shape();
+            let stamps = this.as_ref().stamps();
+            let tail = &mut *tail_ptr(this, stamps);
             tail.next.with_mut(|_| ());
             tail.home.with_mut(|_| ());
-            (*ended_ptr(this, cells, capacity)).assert_exclusive();
+            (*ended_ptr(this, cells, stamps)).assert_exclusive();
             tail.ledger.with_mut(|_| ());
             tail.waker.with_mut(|_| ());
             let it = this.as_mut();
@@ -477,10 +472,19 @@ impl Header {
     #[inline(always)]
     fn shape(&self) -> (Cells, u16) {
         match self.capacity {
+            capacity if capacity & NO_RING == 0 => (Cells::Ring, capacity),
             LATEST => (Cells::Latest, 1),
             CONFLATING => (Cells::Evicting, 1),
-            capacity if capacity & NO_RING != 0 => (Cells::Evicting, capacity & !NO_RING),
-            capacity => (Cells::Ring, capacity),
+            capacity => (Cells::Evicting, capacity & !NO_RING),
+        }
+    }
+
+    /// How many stamps it has.
+    #[inline(always)]
+    fn stamps(&self) -> u16 {
+        match self.capacity & NO_RING {
+            0 => self.capacity,
+            _ => 0,
         }
     }
 
@@ -492,10 +496,7 @@ impl Header {
     #[inline(always)]
     pub(crate) unsafe fn tail<'a>(this: NonNull<Self>) -> &'a Tail {
         // SAFETY: alive, by contract; every header is made with a tail.
-        unsafe {
-            let (cells, capacity) = this.as_ref().shape();
-            &*tail_ptr(this, cells, capacity)
-        }
+        unsafe { &*tail_ptr(this, this.as_ref().stamps()) }
     }
 
     /// The entry's bit in its chunk.
@@ -550,18 +551,19 @@ impl<T> Drop for Mailbox<T> {
         }
         let (cells, capacity) = self.header().shape();
         let (layout, at) = Self::layout(cells, capacity);
+        let stamps = self.header().stamps();
         // SAFETY: the last reference. Both the receiver and the topic gave theirs up, and each set
         // its bit before that, so the payloads have been dropped. The layout is that of `new`.
         unsafe {
             match cells {
                 Cells::Ring => {
-                    ended_ptr(self.header, cells, capacity).drop_in_place();
+                    ended_ptr(self.header, cells, stamps).drop_in_place();
                     ring::deinit::<T>(self.header, capacity);
                 }
                 Cells::Evicting => evict::deinit::<T>(self.header, capacity),
                 Cells::Latest => latest::deinit(self.header),
             }
-            tail_ptr(self.header, cells, capacity).drop_in_place();
+            tail_ptr(self.header, stamps).drop_in_place();
             self.header.drop_in_place();
             alloc::dealloc(self.header.cast::<u8>().byte_sub(at).as_ptr(), layout);
         }

@@ -38,28 +38,24 @@ use std::alloc::Layout;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
+use super::own::Ended;
 use super::stamp::At;
-use super::{Header, Place, Stamp};
+use super::{Header, Place, Stamp, Tail};
 use crate::sync::{AtomicU32, Ordering::Relaxed, UnsafeCell, order, panics::contain, prefetch};
 
 type Payload<T> = UnsafeCell<MaybeUninit<T>>;
 
-/// The layout of all that lies before the header, and behind it up to the stamps' end; and where the
-/// header is in it.
+/// The whole layout, and where the header is in it.
 pub(super) fn layout<T>(capacity: usize) -> (Layout, usize) {
-    let payloads = array::<Payload<T>>(capacity);
-    let header = Layout::new::<Header>();
+    let payloads = Layout::array::<Payload<T>>(capacity).expect("16,384 payloads fit");
+    let align = payloads.align().max(align_of::<Header>());
     // The payloads end where the header begins.
-    let start = payloads
-        .size()
-        .next_multiple_of(payloads.align().max(header.align()));
-    let before = Layout::from_size_align(start, payloads.align()).expect("16,384 payloads fit");
-    let (layout, at) = super::extended::<Header>(before, 1);
-    (super::extended::<AtomicU32>(layout, capacity).0, at)
-}
-
-fn array<U>(count: usize) -> Layout {
-    Layout::array::<U>(count).expect("at most 16,384 cells")
+    let header = payloads.size().next_multiple_of(align);
+    let stamps = size_of::<Header>() + capacity * size_of::<AtomicU32>();
+    let behind = stamps.next_multiple_of(align_of::<Tail>()) + size_of::<Tail>();
+    let size = header + behind + size_of::<Ended>();
+    let layout = Layout::from_size_align(size, align).expect("16,384 payloads fit");
+    (layout, header)
 }
 
 #[inline(always)]

@@ -28,6 +28,7 @@ impl Home {
     ///
     /// # Panics
     /// If the count is of another `Arc`.
+    #[inline]
     pub(crate) fn keep<T>(&self, count: Arc<T>) {
         assert!(self.is_of(&count), "a count of another");
         mem::forget(count);
@@ -37,6 +38,7 @@ impl Home {
     ///
     /// # Safety
     /// The caller has kept a count of a `T` here, and has not dropped it.
+    #[inline]
     pub(crate) unsafe fn count<T>(&self) -> ManuallyDrop<Arc<T>> {
         // SAFETY: a pointer of an `Arc<T>`, which is alive by the caller's count.
         ManuallyDrop::new(unsafe { Arc::from_raw(self.0.load(Relaxed).cast_const().cast()) })

@@ -190,16 +190,17 @@ pub(super) fn home<T>(mailbox: &Mailbox<T>) -> (&Chunk, u32) {
 
 /// The topic that a mailbox is registered with, as it was given to [`Chunk::allocate`], or as it was when
 /// the first chunk was named.
+#[inline]
 pub(super) fn topic_of<T, A>(mailbox: &Mailbox<T>) -> *const Topic<T, A> {
     let chunk = mailbox.tail().home().cast::<Chunk>();
     // SAFETY: a registered mailbox's home is a chunk of its topic, which its receiver holds.
-    let (start, size) = unsafe { ((*chunk).start, (*chunk).size) };
-    if start == 0 {
+    let at = unsafe { &*chunk };
+    if at.start == 0 {
         let first = std::mem::offset_of!(Topic<T, A>, first);
         return chunk.cast_const().wrapping_byte_sub(first).cast();
     }
     // SAFETY: not the first: on the heap, and written before the chunk was linked.
-    let topic = unsafe { *Chunk::topic_ptr(NonNull::new_unchecked(chunk), size) };
+    let topic = unsafe { *Chunk::topic_ptr(NonNull::new_unchecked(chunk), at.size) };
     topic.cast()
 }
 

@@ -305,6 +305,17 @@ impl<T, A: Attached> Topic<T, A> {
     /// waits for a push. When it returns no push that begins later touches the mailbox, whoever ended
     /// the subscription: the lock is taken first, so that a later caller finds an earlier one done.
     pub(crate) fn retire(&self, mailbox: &Mailbox<T>) -> Option<u64> {
+        self.retire_and(mailbox, |until| mailbox.end_after(until))
+    }
+
+    /// As [`Topic::retire`], for the receiver, which needs not be told of the ticket elsewhere.
+    fn retire_own(&self, mailbox: &Mailbox<T>) -> Option<u64> {
+        self.retire_and(mailbox, |_| ())
+    }
+
+    /// `tell` is told the ticket, before the receiver is woken.
+    #[inline]
+    fn retire_and(&self, mailbox: &Mailbox<T>, tell: impl FnOnce(u64)) -> Option<u64> {
         if planted(faults::CLOSED_BEFORE_IT_IS) && mailbox.is_closed() {
             return None;
         }
@@ -355,7 +366,7 @@ impl<T, A: Attached> Topic<T, A> {
             });
         }
         let until = turn.completed();
-        mailbox.end_after(until);
+        tell(until);
         if let Some(waker) = waker {
             panics::wake(waker);
         }

@@ -224,6 +224,7 @@ impl<T, A: Attached> Receiver<T, A> {
         })
     }
 
+    #[inline(never)]
     fn peek_mark(&mut self) -> Option<Peeked> {
         // SAFETY: the mailbox has a mark alone.
         let mark = unsafe { self.mailbox.mark() };
@@ -272,7 +273,7 @@ impl<T, A: Attached> Receiver<T, A> {
             return Next::Ended;
         }
         if self.mailbox.is_closed() {
-            self.discard();
+            self.discard(None);
             return Next::Ended;
         }
         loop {
@@ -350,7 +351,7 @@ impl<T, A: Attached> Receiver<T, A> {
             }
             // Closed before those pushes? Then that shows by now as well, and they are not missed.
             if self.mailbox.is_closed() {
-                self.discard();
+                self.discard(None);
                 return Some(Next::Ended);
             }
             if let Some(missed) = self.account_lost(turn.completed()) {
@@ -406,9 +407,9 @@ impl<T, A: Attached> Receiver<T, A> {
     /// delivers to that push; true if it had not been ended before. Takes the writers' lock, waits
     /// for no push.
     pub(crate) fn close(&mut self) -> bool {
-        let until = self.topic().retire(&self.mailbox);
+        let until = self.topic().retire_own(&self.mailbox);
         if !self.has_ended() {
-            self.discard();
+            self.discard(until);
         } else if let Some(until) = until {
             // The registry had ended; losses may have come since.
             self.settle(0, until);
@@ -416,9 +417,10 @@ impl<T, A: Attached> Receiver<T, A> {
         until.is_some()
     }
 
-    /// The subscription ended: drops what is here, and counts what is not.
+    /// The subscription ended, after the push of this ticket if that is known: drops what is here, and
+    /// counts what is not.
     #[cold]
-    fn discard(&mut self) {
+    fn discard(&mut self, until: Option<u64>) {
         let mut discarded = 0;
         while let Some(found) = self.peek() {
             let payload = self.take(found.slot);
@@ -430,8 +432,9 @@ impl<T, A: Attached> Receiver<T, A> {
         }
         // Also what was missed, and not reported before the end. Whoever ended it may not have said yet
         // which ticket that was.
-        let now = self.topic().load(order::turn_read()).completed();
-        let until = self.mailbox.ended_after().unwrap_or(now);
+        let until = until
+            .or_else(|| self.mailbox.ended_after())
+            .unwrap_or_else(|| self.topic().load(order::turn_read()).completed());
         self.pass_overlapped(until);
         self.settle(discarded, until);
         self.end();
@@ -463,7 +466,7 @@ impl<T, A: Attached> Drop for Receiver<T, A> {
     fn drop(&mut self) {
         // Closed already, as a rule, by whoever held the registration, and waited for there.
         if !self.mailbox.is_closed() {
-            self.topic().retire(&self.mailbox);
+            self.topic().retire_own(&self.mailbox);
         }
         if self.evict_own().is_some_and(|own| own.reader.has_claimed()) {
             let payload = self.take(Slot::Record);
