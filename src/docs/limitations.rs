@@ -33,7 +33,8 @@
 //! # Not promised of invalidation
 //!
 //! - **An old value never seen.** Within B of a write one may be served as `Coherent`.
-//! - **Publishers that nobody knows of**: never heard and not expected, retired, or plain.
+//! - **Publishers that nobody knows of**: never heard and not expected, retired, or plain. Nor
+//!   **subscribers without frames**, of what drops more than one id.
 //!   [`coherence`](super::coherence#not-covered) has the list.
 //! - **The order of drops** between publishers, or of what is emitted and what is loaded elsewhere: a drop
 //!   says that the id changed, not to what.
