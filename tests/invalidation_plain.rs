@@ -4,10 +4,12 @@
 
 mod support;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use afterwrite::bus::NatsBus;
+use afterwrite::bus::{Bus, NatsBus};
 use afterwrite::invalidation::cache::Invalidation;
 use afterwrite::invalidation::caches::BoundedMap;
 use afterwrite::invalidation::coherent::Coherent;
@@ -219,4 +221,24 @@ fn i4_a_plain_publisher_is_heard_if_its_tokens_are_canonical() {
     let stats = node.stats();
     assert_eq!((stats.gaps, stats.plain), (0, 2));
     assert_eq!(watch.coherence(), Coherence::Coherent);
+}
+
+/// The client gives up a connection over which such a subject comes. What it may have missed meanwhile
+/// is doubted as after any other end of a connection.
+#[test]
+fn i4_a_subject_that_is_no_text_costs_the_connection_and_is_noticed() {
+    let server = NatsServer::start();
+    let bus = connect_with(&server, eager());
+    let node = Invalidator::new(bus.clone(), settings("reader")).unwrap();
+    let users = Coherent::new(BoundedMap::<u64>::new(8));
+    let watch = node.watch_inline(&user(), &users).unwrap();
+    let coherent = || watch.coherence() == Coherence::Coherent;
+    eventually("it is coherent", coherent);
+    let doubts = node.stats().doubts;
+    let mut raw = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    let text = b"CONNECT {\"verbose\":false}\r\nPUB cache.invalidate.user.\xff 0\r\n\r\n";
+    raw.write_all(text).unwrap();
+    eventually("it connects again", || bus.generation() == 2);
+    eventually("it doubts", || node.stats().doubts > doubts);
+    eventually("it is coherent again", coherent);
 }
