@@ -4,14 +4,17 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afterwrite::bus::{Bus, Event, NatsBus, NatsError};
 use afterwrite::invalidation::subject::{Pattern, Subject};
+use afterwrite::invalidation::{EmitError, Emitted, Farewell, Invalidator};
 use async_nats::{ConnectErrorKind, ConnectOptions};
 use support::PATIENCE;
 use support::record::{Recorder, Seen};
 use support::server::NatsServer;
+use support::stage::{IDS, Reader, Rows, eventually, settings};
 
 const CONFIG: &str = include_str!("../examples/nats-accounts.conf");
 
@@ -158,12 +161,13 @@ fn a_reader_hears_and_beats_and_drops_nothing() {
 }
 
 #[test]
-fn a_plain_publisher_drops_single_ids_and_forges_no_beats() {
+fn a_plain_publisher_drops_single_ids_and_neither_flushes_nor_forges_beats() {
     let server = start();
     let bus = plain(&server);
     assert!(reaches(&server, &bus, "cache.invalidate.user.42"));
     for to in [
         "cache.invalidate.%-c.0123456789abcdef",
+        "cache.invalidate.user.%-all",
         "cache.invalidate.user.%-batch",
         "cache.invalidate.user.a.b",
         "orders.1",
@@ -206,5 +210,52 @@ fn each_proves_its_echo_by_inbox_subjects_of_its_own() {
             "{:?}",
             started.elapsed()
         );
+    }
+}
+
+/// The rights suffice for what each is there for.
+#[test]
+fn a_reader_is_coherent_and_drops_what_a_writer_emits() {
+    let server = start();
+    let (writes, reads) = (writer(&server), reader(&server));
+    // So long a lease that a busy machine causes no doubt.
+    let settings = |name| settings(name).lease(Duration::from_secs(10));
+    let rows = Arc::<Rows>::default();
+    let node = Invalidator::new(writes.clone(), settings("writer").plain_peers(false)).unwrap();
+    let read_only = settings("reader").read_only(true);
+    let reader = Reader::new(reads.clone(), read_only, rows.clone());
+    reader.look_until_coherent();
+    reader.settles();
+    let before = reader.node.stats();
+
+    let cached = |id: usize| reader.users.get(&id.to_string()).is_some();
+    assert!((0..IDS).all(cached));
+    rows.write(&node, &reader.entity, 7);
+    eventually("one id is dropped", || !cached(7));
+    assert!((0..IDS).all(|id| id == 7 || cached(id)), "others are not");
+    let batch = node.emit_batch(&reader.entity, ["1", "2", "3"], None);
+    assert_eq!(batch, Ok(Emitted::Sent));
+    eventually("a batch is dropped", || !(1..=3).any(cached));
+    assert!((4..IDS).all(|id| id == 7 || cached(id)), "others are not");
+    assert!(reader.is_coherent());
+    let after = reader.node.stats();
+    assert_eq!(
+        (after.gaps, after.doubts, after.flushes),
+        (before.gaps, before.doubts, before.flushes)
+    );
+    assert_eq!(node.emit_all(&reader.entity), Ok(Emitted::Sent));
+    eventually("all is dropped", || !(0..IDS).any(cached));
+    reader.settles();
+
+    let own = reader.node.emit(&reader.entity, "1");
+    assert_eq!(own, Err(EmitError::ReadOnly));
+    assert_eq!(node.close(PATIENCE), Farewell::Said);
+    eventually("its goodbye is heard", || {
+        reader.node.stats().publishers == 0
+    });
+    for (who, bus) in [("writer", writes), ("reader", reads)] {
+        let status = bus.status();
+        let denied = (status.publish_denied, status.subscribe_denied);
+        assert_eq!(denied, (0, 0), "{who}");
     }
 }

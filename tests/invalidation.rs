@@ -7,12 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use afterwrite::bus::LocalBus;
+use afterwrite::bus::{Bus as _, Delivery, LocalBus};
 use afterwrite::invalidation::cache::{Invalidation, Reason};
 use afterwrite::invalidation::caches::BoundedMap;
 use afterwrite::invalidation::coherent::Coherent;
 use afterwrite::invalidation::fence::Coherence;
-use afterwrite::invalidation::subject::{Entity, Id};
+use afterwrite::invalidation::subject::{Entity, Id, Pattern};
 use afterwrite::invalidation::{
     ConfirmError, EmitError, Emitted, Farewell, Invalidator, StartError, WatchError, Why,
 };
@@ -197,13 +197,31 @@ fn i2_a_full_outbox_collapses_into_one_all() {
 #[test]
 fn i2_batches_reach_afterwrite_nodes_and_plain_ones() {
     let ids: Vec<String> = (0..500).map(|n| format!("id {n}")).collect();
+    let subject = |id: &String| format!("cache.invalidate.user.{}", id.replace(' ', "%20"));
+    let subjects: Vec<String> = ids.iter().map(subject).collect();
     for plain in [true, false] {
         let pair = pair(|s| s.plain_peers(plain));
+        // A plain one: it knows the subjects and nothing else.
+        let heard = Seen::default();
+        let tell = heard.clone();
+        let hear = move |delivery: Delivery<'_>| {
+            if let Delivery::Message { subject, .. } = delivery {
+                tell.tell(subject.to_owned());
+            }
+        };
+        let users = Pattern::new("cache.invalidate.user.*").unwrap();
+        let _interest = pair.bus.inner().subscribe(&users, Box::new(hear)).unwrap();
+        let hears = || match plain {
+            true => (0..ids.len()).for_each(|n| assert_eq!(heard.next(LONG), subjects[n])),
+            // Which is why such peers have to be told of.
+            false => assert_eq!(heard.next(LONG), "cache.invalidate.user.%-batch"),
+        };
         let emitted = pair.writer.emit_batch(&entity(), &ids, None);
         assert_eq!(emitted, Ok(Emitted::Sent));
         for id in &ids {
             assert_eq!(pair.seen.next(LONG), *id);
         }
+        hears();
         let frames = if plain { 500 } else { 1 };
         assert_eq!(pair.writer.stats().sent, frames);
         // Without room, it waits, and arrives whole.
@@ -214,6 +232,7 @@ fn i2_batches_reach_afterwrite_nodes_and_plain_ones() {
         for id in &ids {
             assert_eq!(pair.seen.next(LONG), *id);
         }
+        hears();
         assert_eq!(pair.reader.stats().gaps, 0);
     }
 }
@@ -459,9 +478,47 @@ fn i11_lag_is_measured() {
     );
 }
 
+/// The time in the queue of the watch counts, and for that watch alone.
+#[test]
+fn i11_lag_ends_where_the_drop_is_applied() {
+    let pair = pair(|s| s);
+    let (gate, waits) = std::sync::mpsc::channel::<()>();
+    let (stuck, sticks) = std::sync::mpsc::channel();
+    let waits = Mutex::new(waits);
+    let slow = move |what: Invalidation<'_>| {
+        if what == Invalidation::One("stick") {
+            stuck.send(()).ok();
+            let _ = waits.lock().unwrap().recv();
+        }
+    };
+    let slow = pair.reader.watch(&entity(), slow).unwrap();
+    // Dropped first, so that a failure lets the watcher go.
+    let gate = gate;
+    eventually("it is coherent", || slow.coherence() == Coherence::Coherent);
+    let emit = |id: &str| pair.writer.emit(&entity(), id);
+    assert_eq!(emit("stick"), Ok(Emitted::Sent));
+    sticks.recv_timeout(LONG).expect("it sticks");
+    let before = Instant::now();
+    assert_eq!(emit("waits"), Ok(Emitted::Sent));
+    let emitted = Instant::now();
+    eventually("it is queued", || slow.stats().waiting == 1);
+    let held = Duration::from_millis(200);
+    nap(held);
+    let least = emitted.elapsed();
+    gate.send(()).unwrap();
+    eventually("both are counted", || {
+        slow.lag().count == 2 && slow.lag().last >= least
+    });
+    let (lag, e_max) = (slow.lag().max, Duration::from_millis(500));
+    let most = before.elapsed() + e_max;
+    assert!(least <= lag && lag <= most, "{least:?} {lag:?} {most:?}");
+    eventually("the other has both", || pair.watch.lag().count == 2);
+    let other = pair.watch.lag();
+    assert!(other.last < lag, "{other:?}");
+}
+
 #[test]
 fn senseless_settings_and_closed_buses_are_refused() {
-    use afterwrite::bus::Bus as _;
     let settings = quick("n").beat(Duration::ZERO);
     let refused = Invalidator::new(LocalBus::new(), settings).unwrap_err();
     assert!(matches!(refused, StartError::Settings(_)));

@@ -280,3 +280,67 @@ fn i6_a_plain_publisher_beside_others_is_heard_and_worries_nobody() {
     assert_eq!(quiet(&reader.node.stats()), quiet(&before));
     drop(orders_watch);
 }
+
+/// Writes over a route that delays by `late`, and compares the lag that is measured with what one clock
+/// for both sides shows. Says by how much it was overstated.
+fn overstated(stage: &Stage, late: Duration) -> Duration {
+    let (told, drops) = channel();
+    let tell = move |what: Invalidation<'_>| {
+        if what == Invalidation::One("lags") {
+            told.send(Instant::now()).ok();
+        }
+    };
+    let reader = &stage.reader;
+    let watch = reader.node.watch_inline(&reader.entity, tell).unwrap();
+    let drop_one = || {
+        let before = Instant::now();
+        let _ = stage.writer.emit(&reader.entity, "lags").unwrap();
+        let dropped = drops.recv_timeout(PATIENCE).expect("it is dropped");
+        dropped - before
+    };
+    // A publisher that was only just heard is trusted for a lease, and measured once it is understood.
+    eventually("its clock is understood", || {
+        drop_one();
+        watch.lag().count > 0
+    });
+    let mut over = Duration::ZERO;
+    for _ in 0..5 {
+        let counted = watch.lag().count;
+        let most = drop_one();
+        eventually("it is counted", || watch.lag().count > counted);
+        let lag = watch.lag();
+        assert!(late <= lag.last, "{lag:?} over a route that takes {late:?}");
+        assert!(late <= lag.p50 && lag.p50 <= lag.p99 && lag.p99 <= lag.max);
+        over = over.max(lag.last.saturating_sub(most));
+    }
+    println!("{over:?} too much");
+    over
+}
+
+#[test]
+fn i11_lag_is_never_understated_and_overstated_by_less_than_e_max() {
+    let cluster = Cluster::start();
+    let late = Duration::from_millis(200);
+    let stage = |e_max| {
+        let (writer, reader) = (&cluster.b, &cluster.a);
+        // So long a lease that a busy machine causes no doubt.
+        let settings = |settings: Settings| settings.lease(Duration::from_secs(10)).e_max(e_max);
+        Stage::with(
+            connect_with(writer, eager()),
+            connect_with(reader, eager()),
+            settings,
+        )
+    };
+    // The clocks are understood before the route delays: then the lag is all but exact.
+    let e_max = Duration::from_millis(100);
+    let known = stage(e_max);
+    overstated(&known, Duration::ZERO);
+    cluster.route.set(Mode::Delay(late));
+    assert!(overstated(&known, late) <= e_max);
+    drop(known);
+
+    // They are understood by beats that take as long as everything else: the way out counts as well.
+    let e_max = Duration::from_millis(500);
+    let slow = stage(e_max);
+    assert!(overstated(&slow, late) <= e_max);
+}

@@ -1,5 +1,5 @@
-//! I6 where the server denies: a right that is taken away while the connection stays, and deny
-//! clauses that were there from the start.
+//! I6 where the server denies: a right that is taken away while the connection stays, the reader's to
+//! hear or the writer's to speak, and deny clauses that were there from the start.
 #![cfg(feature = "nats")]
 
 mod support;
@@ -7,17 +7,26 @@ mod support;
 use std::time::{Duration, Instant};
 
 use afterwrite::bus::{Bus, Link, NatsBus};
-use afterwrite::invalidation::Why;
-use support::nats::{connect_with, eager};
+use afterwrite::invalidation::{ConfirmError, EmitError, Emitted, Settings, Why};
+use support::nats::{block_on, connect_with, eager};
 use support::server::Cluster;
-use support::stage::{Stage, eventually};
+use support::stage::{IDS, Stage, eventually};
+
+fn may(user: &str, publish: &str, subscribe: &str) -> String {
+    format!(
+        "authorization {{ users: [{{ user: {user}, password: p, permissions: {{ \
+         publish: {publish}, subscribe: {subscribe} }} }}] }}\n"
+    )
+}
 
 /// The reader's rights at its server.
 fn may_subscribe(rights: &str) -> String {
-    format!(
-        "authorization {{ users: [{{ user: reader, password: p, permissions: {{ \
-         publish: \">\", subscribe: {rights} }} }}] }}\n"
-    )
+    may("reader", "\">\"", rights)
+}
+
+/// The writer's rights at its server.
+fn may_publish(rights: &str) -> String {
+    may("writer", rights, "\">\"")
 }
 
 const PAUSE: Duration = Duration::from_millis(4);
@@ -25,9 +34,13 @@ const PAUSE: Duration = Duration::from_millis(4);
 const ALL: &str = "{ allow: [\"cache.invalidate.>\", \"_INBOX.>\"] }";
 const NONE: &str = "{ allow: [\"_INBOX.>\"] }";
 
-fn reader(cluster: &Cluster) -> NatsBus {
-    let options = eager().user_and_password("reader".into(), "p".into());
+fn connect_as(user: &str, cluster: &Cluster) -> NatsBus {
+    let options = eager().user_and_password(user.into(), "p".into());
     connect_with(&cluster.a, options)
+}
+
+fn reader(cluster: &Cluster) -> NatsBus {
+    connect_as("reader", cluster)
 }
 
 #[test]
@@ -87,4 +100,70 @@ fn i6_a_deny_clause_that_hides_the_drops_alone() {
     assert!(reader.node.stats().gaps > 0 && reader.watch.stats().applied == 0);
     scribe.end();
     reader.settles();
+}
+
+/// What is written without the right is not lost on anybody: beats, which are still allowed, count it.
+#[test]
+fn i6_a_right_to_publish_taken_away_by_a_reload_is_noticed_and_so_is_its_return() {
+    const MUTE: &str = "{ allow: \">\", deny: \"cache.invalidate.user.*\" }";
+    let mut cluster = Cluster::with_config(&may_publish("\">\""));
+    let bus = connect_as("writer", &cluster);
+    let patient = |settings: Settings| settings.lease(Duration::from_secs(2));
+    let stage = Stage::with(bus.clone(), connect_with(&cluster.b, eager()), patient);
+    let reader = &stage.reader;
+    reader.settles();
+    let confirmed = || {
+        let emitted = stage.writer.emit_confirmed(&reader.entity, "0");
+        block_on(emitted)
+    };
+    let denied = ConfirmError::Emit(EmitError::Denied);
+    for _ in 0..2 {
+        cluster.a.reload(&may_publish(MUTE));
+        let (refused, gaps) = (bus.status().publish_denied, reader.node.stats().gaps);
+
+        // Nobody knows it yet.
+        assert_eq!(stage.write_bare(1), Ok(Emitted::Sent));
+        let told = Instant::now();
+        reader.look_until("the loss is noticed", || reader.node.stats().gaps > gaps);
+        assert!(told.elapsed() < reader.allowed(), "{:?}", told.elapsed());
+        eventually("it was the server", || {
+            bus.status().publish_denied > refused
+        });
+        reader.settles();
+
+        // Now the refusal has come back, and is remembered for a lease.
+        let gaps = reader.node.stats().gaps;
+        eventually("whatever is written is refused", || {
+            let guard = stage.writer.writing(&reader.entity, "3");
+            stage.write_bare(2) == Err(EmitError::Denied)
+                && guard.err() == Some(EmitError::Denied)
+                && confirmed() == Err(denied.clone())
+        });
+        let told = Instant::now();
+        reader.look_until("the loss is noticed", || reader.node.stats().gaps > gaps);
+        assert!(told.elapsed() < reader.allowed(), "{:?}", told.elapsed());
+        reader.settles();
+
+        // Then it is tried again: it was handed over, and did not come back.
+        let mut outcome = Ok(());
+        eventually("it is tried again", || {
+            outcome = confirmed();
+            outcome != Err(denied.clone())
+        });
+        assert_eq!(outcome, Err(ConfirmError::Unknown));
+
+        let applied = || reader.watch.stats().applied;
+        let before = applied();
+        cluster.a.reload(&may_publish("\">\""));
+        eventually("it may write again", || confirmed().is_ok());
+        // With it came the news of all that was refused before.
+        eventually("the reader has it", || applied() > before);
+        reader.settles();
+        let gaps = reader.node.stats().gaps;
+        (0..IDS).for_each(|id| stage.write(id));
+        reader.settles();
+        assert_eq!(reader.node.stats().gaps, gaps, "all is as it was");
+    }
+    let connection = (bus.generation(), bus.status().link);
+    assert_eq!(connection, (1, Link::Up), "it was the same all the time");
 }

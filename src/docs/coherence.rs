@@ -106,6 +106,7 @@
 //! | a watch is dropped or stopped | at once | its cache |
 //! | a write takes longer than [`write_limit`] | beats carry it as unsettled | all |
 //! | an emit is refused after its commit: denied, too large, or while the node ends | its number is used up: a gap, at the next beat | all |
+//! | the server denies an emit that this node did not know to be denied | as a lost frame | all others; its caller with a later emit |
 //! | another process speaks with this node's incarnation (a fork, a snapshot) | a number or a time that this node did not send | both, who then take new ones |
 //! | a publisher ends in order | it is not suspect: its goodbye carries its last numbers. Of a name that is [expected] the goodbye vouches for one lease, in which the next node of that name should be heard | who expects it, if none is |
 //!
@@ -128,6 +129,13 @@
 //!   [`forget`](crate::invalidation::Invalidator::forget).
 //! - **Plain publishers**, which send subjects without frames: what is lost on the way from them shows
 //!   only if it was lost on this node's own connection. [`Settings::max_age`] bounds the harm.
+//! - **What plain publishers do not encode**: an id with a raw dot, a byte that is not visible ASCII or a `%`,
+//!   or with escapes that [an id does not have](crate::invalidation::subject) (lower-case or needless ones,
+//!   or such as give no UTF-8), makes a subject that is counted as [`malformed`] and skipped. Its entry
+//!   does not drop, and [`Settings::max_age`] is not put in force by it.
+//! - **Plain subscribers**, of whatever drops more than one id: [`emit_all`], and what a full outbox merged
+//!   ([`Emitted::Collapsed`]), is one message to `<prefix>.<entity>.%-all`, which they take for an id. So
+//!   are batches, to `%-batch`, with [`plain_peers(false)`].
 //! - **Emits that no entity is left for**: beyond [`Settings::max_entities`] an [`emit`] is refused, and
 //!   nobody but its caller knows; a guard is refused before the write.
 //! - **Emits after the end**: a node that has said goodbye refuses, and is not listened to any more.
@@ -151,6 +159,10 @@
 //!   to be seen at once needs the database.
 //!
 //! [expected]: crate::invalidation::Settings::expect
+//! [`emit_all`]: crate::invalidation::Invalidator::emit_all
+//! [`Emitted::Collapsed`]: crate::invalidation::Emitted::Collapsed
+//! [`malformed`]: crate::invalidation::InvalidatorStats::malformed
+//! [`plain_peers(false)`]: crate::invalidation::Settings::plain_peers
 //! [`emit`]: crate::invalidation::Invalidator::emit
 //! [`is_plain`]: crate::invalidation::Invalidator::is_plain
 //! [`Invalidator::coherence`]: crate::invalidation::Invalidator::coherence

@@ -67,11 +67,11 @@
 //! | I4 | Malformed subjects are counted and skipped. An unreadable payload drops its id, or is a gap. Nothing that arrives causes a panic or unbounded memory |
 //! | I5 | A watch with a thread of its own that is slow or panics harms no other; the overflow of its queue drops everything for it alone |
 //! | I6 | A missed invalidation of a known publisher is noticed within B, once that publisher has been known for B: see [`coherence`](super::coherence) |
-//! | I7 | [`Watch::coherence`] of one entity is one atomic load. `Suspect` bypasses older entries, and serves newer ones for a lease at most |
+//! | I7 | [`Watch::coherence`] of one entity is one atomic load, and so is that of a cache or a fence; [`Invalidator::coherence`] takes a lock for reading. `Suspect` bypasses older entries, and serves newer ones for a lease at most |
 //! | I8 | No load that began before an invalidation is stored after it. Callers of one id share a load, but none shares one whose read began before an invalidation that the caller came after. Errors are not cached |
 //! | I9 | Any cache can be watched that can remove an id and clear |
 //! | I10 | All of it needs a [`Bus`] and nothing more of the network |
-//! | I11 | [`Watch::lag`] never reads less than the true lag, of those drops whose publisher's clock is understood |
+//! | I11 | [`Watch::lag`] never reads less than the true lag, of those drops whose publisher's clock is understood, and more by at most the time that a beat took to that publisher: less than e_max while `Coherent` |
 //!
 //! [`Entity`]: crate::invalidation::subject::Entity
 //! [`Id`]: crate::invalidation::subject::Id
@@ -80,6 +80,7 @@
 //! [`rolled_back`]: crate::invalidation::Writing::rolled_back
 //! [`Watch`]: crate::invalidation::Watch
 //! [`stop`]: crate::invalidation::Watch::stop
+//! [`Invalidator::coherence`]: crate::invalidation::Invalidator::coherence
 //! [`Watch::coherence`]: crate::invalidation::Watch::coherence
 //! [`Watch::lag`]: crate::invalidation::Watch::lag
 //! [`Bus`]: crate::bus::Bus

@@ -33,14 +33,16 @@
 //! # Not promised of invalidation
 //!
 //! - **An old value never seen.** Within B of a write one may be served as `Coherent`.
-//! - **Publishers that nobody knows of**: never heard and not expected, retired, or plain.
+//! - **Publishers that nobody knows of**: never heard and not expected, retired, or plain. Nor
+//!   **subscribers without frames**, of what drops more than one id.
 //!   [`coherence`](super::coherence#not-covered) has the list.
 //! - **The order of drops** between publishers, or of what is emitted and what is loaded elsewhere: a drop
 //!   says that the id changed, not to what.
 //! - **Confirmation by others.** An emit that is confirmed came back through this node's own
 //!   subscription. That somebody else has it is not known; that somebody else lacks it, they notice.
 //! - **Secrecy, or defence against forgers.** Whoever may publish under the prefix may drop entries, and
-//!   keep nodes in doubt. The server's rights keep strangers out.
+//!   keep nodes in doubt; a subject that is no UTF-8 is enough, over which the client gives up its
+//!   connection. The server's rights keep strangers out.
 //! - **Any number of nodes.** Beats go from all to all: n nodes cost n x n / H deliveries.
 //! - **The bound over a suspension.** A suspended machine's monotonic clock stands still: for up to L after
 //!   the resume its node may read `Coherent` on what it heard before.

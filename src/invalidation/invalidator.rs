@@ -218,7 +218,10 @@ impl Invalidator {
     /// frame.
     ///
     /// # Errors
-    /// [`EmitError`]: what is known at once.
+    /// [`EmitError`]: what is known at once. That the server denies it is not. Without the right to
+    /// publish, emits are handed over and answered [`Emitted::Sent`] until the first refusal has come
+    /// back; from then on they are [`EmitError::Denied`], and after a lease one is tried again. The others
+    /// find both by the next beat, as something that they missed.
     #[inline]
     pub fn emit(&self, entity: &Entity, id: &str) -> Result<Emitted, EmitError> {
         self.hand_over(entity, id, None, None)
@@ -290,6 +293,9 @@ impl Invalidator {
 
     /// Says that anything of `entity` may have been written: everybody drops all of it.
     ///
+    /// Everybody but peers without frames: this is one message to `<prefix>.<entity>.%-all`, which they
+    /// take for an id that they do not have. See [`Settings::plain_peers`].
+    ///
     /// # Errors
     /// Those of [`emit`](Self::emit).
     pub fn emit_all(&self, entity: &Entity) -> Result<Emitted, EmitError> {
@@ -352,7 +358,7 @@ impl Invalidator {
     ///
     /// # Errors
     /// [`EmitError`], before anything was written: [`EmitError::Closed`], [`EmitError::ReadOnly`],
-    /// [`EmitError::TooManyEntities`] or an invalid id.
+    /// [`EmitError::Denied`], [`EmitError::TooManyEntities`] or an invalid id.
     pub fn writing(&self, entity: &Entity, id: &str) -> Result<super::Writing, EmitError> {
         let id = Id::new(id)?;
         let guard = match self.remote() {

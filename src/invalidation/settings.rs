@@ -17,9 +17,9 @@ pub const TICK: Duration = Duration::from_millis(50);
 /// times and prefix.
 ///
 /// # The bound
-/// An invalidation of a known publisher that is missed here is noticed within
-/// **B = lease + e_max + [`TICK`]** of being handed over; [`Settings::bound`] computes it: 3.55 s with
-/// the defaults. Counted from the commit under a `writing` guard it is B + `write_limit`.
+/// An invalidation that is missed here, of a publisher that this node has known for B, is noticed
+/// within **B = lease + e_max + [`TICK`]** of being handed over; [`Settings::bound`] computes it: 3.55 s
+/// with the defaults. Counted from the commit under a `writing` guard it is B + `write_limit`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -74,7 +74,8 @@ impl Settings {
         }
     }
 
-    /// B: within this time of an emit it is applied, or the cache is in doubt, or was flushed since.
+    /// B: within this time of an emit it is applied, or the cache is in doubt, or was flushed since; if
+    /// the emitting node has been known for as long, by a beat or by [`expect`](Self::expect).
     #[must_use]
     pub fn bound(&self) -> Duration {
         self.lease_or_default()
@@ -139,6 +140,9 @@ impl Settings {
 
     /// How long an entry is served at most if plain publishers write to its entity, since their losses
     /// may go unnoticed. Counts from the beginning of its load; no limit by default.
+    ///
+    /// An entity is known as theirs by the first message that can be read. What is published to a
+    /// [malformed](super::InvalidatorStats::malformed) subject sets no limit.
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
@@ -147,6 +151,12 @@ impl Settings {
 
     /// Whether peers without frames listen: then a batch goes out as single messages, which they
     /// understand. `true` by default; without such peers, `false` makes batches many times faster.
+    ///
+    /// Single ids are all that they understand. Of [`emit_all`](super::Invalidator::emit_all), and of what
+    /// a full outbox [merges](super::Emitted::Collapsed), they learn nothing, whatever is set here: it is
+    /// one message to `<prefix>.<entity>.%-all`, and looks like an id. If such a peer caches, teach it
+    /// that subject, let its entries age, or emit ids one by one and give them
+    /// [room](Self::outbox_capacity).
     #[must_use]
     pub const fn plain_peers(mut self, plain_peers: bool) -> Self {
         self.plain_peers = plain_peers;
@@ -185,7 +195,7 @@ impl Settings {
     }
 
     /// How many ids wait at most while the bus has no room; 65,536 by default. Beyond, an entity's
-    /// are merged into one "all".
+    /// are merged into one "all", which [plain peers](Self::plain_peers) do not understand.
     #[must_use]
     pub const fn outbox_capacity(mut self, ids: usize) -> Self {
         self.outbox = ids;

@@ -16,7 +16,7 @@ use afterwrite::invalidation::caches::BoundedMap;
 use afterwrite::invalidation::coherent::Coherent;
 use afterwrite::invalidation::fence::Coherence;
 use afterwrite::invalidation::subject::Entity;
-use afterwrite::invalidation::{Invalidator, Settings, Watch, Why};
+use afterwrite::invalidation::{EmitError, Emitted, Invalidator, Settings, Watch, Why};
 
 pub const IDS: usize = 16;
 
@@ -66,8 +66,29 @@ impl Rows {
     /// For one writer: what it adds to, nobody else changes.
     pub fn write(&self, node: &Invalidator, entity: &Entity, id: usize) {
         let writing = node.writing(entity, &id.to_string()).unwrap();
-        let version = self.versions[id].fetch_add(1, SeqCst) + 1;
+        let version = self.commit(id);
         let _ = writing.committed().unwrap();
+        self.tell(id, version);
+    }
+
+    /// Writes without a guard, which might be refused; and says what became of the emit.
+    pub fn write_bare(
+        &self,
+        node: &Invalidator,
+        entity: &Entity,
+        id: usize,
+    ) -> Result<Emitted, EmitError> {
+        let version = self.commit(id);
+        let emitted = node.emit(entity, &id.to_string());
+        self.tell(id, version);
+        emitted
+    }
+
+    fn commit(&self, id: usize) -> u64 {
+        self.versions[id].fetch_add(1, SeqCst) + 1
+    }
+
+    fn tell(&self, id: usize, version: u64) {
         let mut told = self.told[id].lock().unwrap();
         told.push_back((Instant::now(), version));
         if told.len() > 4_096 {
@@ -274,6 +295,11 @@ impl Stage {
 
     pub fn write(&self, id: usize) {
         self.rows.write(&self.writer, &self.reader.entity, id);
+    }
+
+    /// Writes without a guard, and says what became of the emit.
+    pub fn write_bare(&self, id: usize) -> Result<Emitted, EmitError> {
+        self.rows.write_bare(&self.writer, &self.reader.entity, id)
     }
 
     /// Writes one id after the other on a thread of its own, with a pause after each.

@@ -16,11 +16,12 @@ use crate::invalidation::target::AlreadyDriven;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Emitted {
-    /// The bus has it. It may still be lost, which the others then notice.
+    /// The bus has it. It may still be lost, or refused by the server, which the others then notice.
     Sent,
     /// The bus has no room now: it is sent as soon as there is.
     Queued,
-    /// The queue is full: it was merged into one drop of everything of this entity.
+    /// The queue is full: it was merged into one drop of everything of this entity. Peers without
+    /// frames learn nothing of that: see [`Settings::plain_peers`](super::super::Settings::plain_peers).
     Collapsed,
     /// There is nobody else: [`Invalidator::local`](super::Invalidator::local).
     Standalone,
@@ -82,8 +83,8 @@ pub enum ConfirmError {
     /// alone.
     #[error("this node cannot hear its own messages")]
     Unconfirmable,
-    /// It may or may not have been sent: the connection was lost, a later message came back first, or the
-    /// bus had no room for two leases.
+    /// It may or may not have been sent: the connection was lost, a later message came back first (as it
+    /// does when the server has just refused this one), or the bus had no room for two leases.
     #[error("it is not known whether the message was sent")]
     Unknown,
 }

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! *Encoding.* A token carries visible ASCII other than `.`, `*`, `>` and `%` as it stands, so
-//! that peers which publish plain subjects understand each other with afterwrite both ways. Every
+//! that peers which know plain subjects alone and afterwrite understand each other, id by id. Every
 //! other byte of an id's UTF-8 becomes `%` and two upper-case hexadecimal digits (the form of RFC
 //! 3986, section 2.1). Decoding accepts nothing but what encoding gives: no lower-case digits, no
 //! escape of a byte that needs none. So ids and tokens stand in bijection: two ids never share a

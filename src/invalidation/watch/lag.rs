@@ -19,8 +19,9 @@ pub(crate) struct LagMeter {
 
 /// How long drops took, from the emit on another node to their application here.
 ///
-/// Each is an upper bound: it is measured across two clocks, whose offset is known up to half a
-/// round trip. Only drops by calibrated publishers count.
+/// Each is an upper bound: it is measured across two clocks, and too large by at most what one of this
+/// node's beats took to the publisher, which is less than [`e_max`](crate::invalidation::Settings::e_max)
+/// while the cache is coherent. Only drops by calibrated publishers count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Lag {
