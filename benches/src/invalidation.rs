@@ -1,10 +1,16 @@
 //! The workloads of invalidation that one thread does: subjects, and what a cache hit pays.
 
 use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use afterwrite::bus::LocalBus;
+use afterwrite::invalidation::cache::Entry;
 use afterwrite::invalidation::caches::QuickCache;
 use afterwrite::invalidation::coherent::Coherent;
+use afterwrite::invalidation::fence::Coherence;
 use afterwrite::invalidation::subject::{Address, Entity, IdRef, Prefix, Topic};
+use afterwrite::invalidation::{Invalidator, Settings};
 
 use crate::workload::{Contender, Workload, timed};
 
@@ -13,6 +19,9 @@ pub const SUBJECT: &str = "cache.invalidate.user.0192f3a4-77c1";
 const PREFIX: &str = "cache.invalidate";
 const ENTITY: &str = "user";
 const ID: &str = "0192f3a4-77c1";
+
+/// Words of what a coherent cache keeps for a `u64`.
+const WORDS: usize = size_of::<Entry<u64>>() / size_of::<u64>();
 
 /// A look-up by id.
 type Hit = Box<dyn Fn(&str) -> Option<u64>>;
@@ -93,20 +102,31 @@ pub fn subject_format() -> Workload {
     }
 }
 
-/// `cache_hit`: a hit in a cache of `n` ids, with the fence and coherence looked at, and without.
+/// `cache_hit`: a hit in a cache of `n` ids that a node keeps coherent, with the fence and coherence
+/// looked at, and without.
 ///
 /// # Panics
-/// If a contender misses.
+/// If a contender misses, or the node does not trust its cache.
 #[must_use]
 pub fn cache_hit(n: usize) -> Workload {
-    let ids: std::sync::Arc<[String]> = crate::input::keys(n).into();
+    let ids: Arc<[String]> = crate::input::keys(n).into();
     let inner = quick_cache::sync::Cache::new(2 * n);
     let users = Coherent::new(QuickCache::<String, _>::new(inner));
+    let node = Invalidator::new(LocalBus::new(), Settings::new("bench")).expect("it is alone");
+    let entity = Entity::new(ENTITY).expect("it is a token");
+    let watch = Arc::new(node.watch(&entity, users.clone()).expect("nobody else"));
+    let begun = Instant::now();
+    while watch.coherence() != Coherence::Coherent {
+        assert!(begun.elapsed() < Duration::from_secs(20), "never coherent");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let bare = quick_cache::sync::Cache::<String, u64>::new(2 * n);
+    let as_large = quick_cache::sync::Cache::<String, [u64; WORDS]>::new(2 * n);
     for id in ids.iter() {
         let loaded = users.get_or_load_blocking(id, || Ok::<_, std::io::Error>(Some(7_u64)));
         assert_eq!(loaded.expect("the loader answers"), Some(7));
         bare.insert(id.clone(), 7);
+        as_large.insert(id.clone(), [7; WORDS]);
     }
     let picks = crate::workload::picks(n);
     let visit = move |name, hit: Hit| {
@@ -118,6 +138,7 @@ pub fn cache_hit(n: usize) -> Workload {
             at = (at + 1) & (picks.len() - 1);
         })
     };
+    let asked = (users.clone(), watch.clone(), node);
     Workload {
         name: "cache_hit",
         size: n,
@@ -127,7 +148,19 @@ pub fn cache_hit(n: usize) -> Workload {
                 "afterwrite (over quick_cache)",
                 Box::new(move |id| users.get(id).flatten()),
             ),
+            visit(
+                "afterwrite, asking coherence() too",
+                Box::new(move |id| {
+                    let (users, watch, _node) = &asked;
+                    black_box(watch.coherence());
+                    users.get(id).flatten()
+                }),
+            ),
             visit("floor: bare quick_cache", Box::new(move |id| bare.get(id))),
+            visit(
+                "floor: bare quick_cache, values as large",
+                Box::new(move |id| as_large.get(id).map(|value| value[0])),
+            ),
         ],
     }
 }
