@@ -2,9 +2,9 @@
 //! caches and loads, over a [`ChaosNet`].
 //!
 //! # A world
-//! Three nodes at two servers; each writes rows of its own and reads everybody's. A round is a calm, a
-//! storm, and a calm again in which writing ends. Then one node goes down in order, and another takes
-//! its place. The seed says what goes wrong, and in which order. The threads run as the machine lets them,
+//! Three nodes at two servers; each writes rows of its own and reads everybody's. A round is a storm, a
+//! calm, and one last thing that goes wrong as the writing ends: what that left behind is not flushed by
+//! the next. Then one node goes down in order, and another takes its place. The seed says what goes wrong, and in which order. The threads run as the machine lets them,
 //! so that a seed is the same weather again, and not the same run: that is what the protocol's own
 //! simulator is for.
 //!
@@ -16,7 +16,9 @@
 //! - Without faults nodes are coherent for most of the time.
 //! - Who goes down in order says so, and leaves no doubt behind.
 
+#[path = "../support/mod.rs"]
 mod support;
+mod weather;
 
 use std::io;
 use std::sync::Mutex;
@@ -25,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use afterwrite::bus::{Bus, ChaosBus, ChaosCounts, ChaosNet, Faults, Flow, Link};
+use afterwrite::bus::{ChaosBus, ChaosCounts, ChaosNet};
 use afterwrite::invalidation::cache::{Cache, Entry, Reason, Store, Unfinished};
 use afterwrite::invalidation::caches::BoundedMap;
 use afterwrite::invalidation::coherent::Coherent;
@@ -34,40 +36,14 @@ use afterwrite::invalidation::subject::Entity;
 use afterwrite::invalidation::{Farewell, Invalidator, InvalidatorStats, Settings, Watch};
 
 use support::stage::{BUSY, Rows, Source, nap, settings};
+use weather::{CALM, Dice, LAST, LASTS, Last, ms};
 
 const NODES: usize = 3;
 /// Rows of one writer: so many that most rest for longer than B between two writes.
 const ROWS: usize = 400;
-const ROUNDS: usize = 3;
-const CALM: Duration = Duration::from_millis(800);
-const STORM: Duration = Duration::from_millis(2_500);
+const ROUNDS: usize = LASTS.len();
 /// How long a fleet may take until all are coherent.
 const JOINING: Duration = Duration::from_secs(10);
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-/// Chance from a seed: SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn index(&mut self, n: usize) -> usize {
-        self.below(n as u64) as usize
-    }
-
-    fn part(&mut self, most: f64) -> f64 {
-        self.below(1_000) as f64 / 1_000.0 * most
-    }
-}
 
 /// What is wrong with a world from its beginning, if anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -332,70 +308,6 @@ impl World {
             .unwrap()
     }
 
-    /// Takes all faults from a node.
-    fn mend(&self, bus: &ChaosBus) {
-        let calm = Faults {
-            delay: Duration::from_micros(50)..ms(2),
-            ..Faults::NONE
-        };
-        let node = bus.node();
-        self.net.set_faults(node, calm);
-        self.net.set_up_flow(node, Flow::Open);
-        self.net.set_down_flow(node, Flow::Open);
-        self.net.resume(node);
-        if bus.status().link == Link::Down {
-            self.net.connect(node);
-        }
-    }
-
-    fn mend_routes(&self) {
-        for (from, to) in [(0, 1), (1, 0)] {
-            let (from, to) = (self.net.server(from), self.net.server(to));
-            self.net.set_route_faults(from, to, Faults::NONE);
-            self.net.set_route_flow(from, to, Flow::Open);
-        }
-    }
-
-    fn storm(&self, members: &[Member], dice: &mut Dice) {
-        let end = Instant::now() + STORM;
-        while Instant::now() < end && !self.failed() {
-            self.strike(members, dice);
-            nap(ms(20 + dice.below(150)));
-        }
-        members.iter().for_each(|member| self.mend(&member.bus));
-        self.mend_routes();
-    }
-
-    /// One more thing goes wrong, or what went wrong comes right.
-    fn strike(&self, members: &[Member], dice: &mut Dice) {
-        let bus = &members[dice.index(members.len())].bus;
-        let (net, node) = (&self.net, bus.node());
-        let from = dice.index(2);
-        let (from, to) = (net.server(from), net.server(1 - from));
-        let faults = Faults {
-            loss: dice.part(0.2),
-            duplication: dice.part(0.2),
-            reordering: dice.part(0.2),
-            delay: Duration::ZERO..ms(1 + dice.below(40)),
-        };
-        let flow = match dice.below(2) {
-            0 => Flow::Drop,
-            _ => Flow::Hold,
-        };
-        match dice.below(14) {
-            0..2 => net.set_faults(node, faults),
-            2..4 => net.set_route_faults(from, to, faults),
-            4 => net.set_route_flow(from, to, flow),
-            5 => net.set_up_flow(node, flow),
-            6 => net.set_down_flow(node, flow),
-            7 => net.disconnect(node),
-            8 => net.connect_to(node, from),
-            9 => net.pause(node),
-            10..12 => self.mend_routes(),
-            _ => self.mend(bus),
-        }
-    }
-
     /// Waits until everybody hears everybody, and is coherent.
     fn join(&self, members: &[Member]) -> Outcome {
         let begun = Instant::now();
@@ -414,41 +326,35 @@ impl World {
         Ok(())
     }
 
-    /// Calm weather for so long, in which looks are counted.
-    fn calm(&self, span: Duration) {
-        self.calm.store(true, SeqCst);
-        let end = Instant::now() + span;
-        while Instant::now() < end && !self.failed() {
-            nap(ms(10));
-        }
-        self.calm.store(false, SeqCst);
-    }
-
-    fn round(&self, members: &[Member], dice: &mut Dice) -> Outcome {
+    fn round(&self, members: &[Member], last: Last, dice: &mut Dice) -> Outcome {
         self.resting.store(false, SeqCst);
-        let weather = thread::scope(|scope| {
+        let weather: Outcome = thread::scope(|scope| {
             let _rest = Ends(&self.resting);
             for (place, member) in members.iter().enumerate() {
-                let (scribe, one, other) = (
-                    dice.below(1 << 60),
-                    dice.below(1 << 60),
-                    dice.below(1 << 60),
-                );
-                scope.spawn(move || self.scribe(member, place, Dice(scribe)));
-                scope.spawn(move || self.reader(member, Dice(one)));
-                scope.spawn(move || self.reader(member, Dice(other)));
+                let mut seed = || Dice(dice.below(1 << 60));
+                let (scribe, one, other) = (seed(), seed(), seed());
+                scope.spawn(move || self.scribe(member, place, scribe));
+                scope.spawn(move || self.reader(member, one));
+                scope.spawn(move || self.reader(member, other));
             }
-            self.calm(CALM);
             self.storm(members, dice);
-            let recovered = self.join(members);
+            self.join(members)?;
             self.calm(CALM);
-            recovered
+            self.strike_last(members, last, dice);
+            nap(LAST);
+            Ok(())
         });
         weather?;
-        self.calm(self.allowed);
+        if last == Last::Drizzle {
+            // Only beats are left to tell of the frames that were lost last.
+            self.mend_all(members);
+        }
+        nap(self.allowed);
         self.verdict()?;
+        members.iter().try_for_each(|one| self.knows_all(one))?;
+        self.mend_all(members);
         self.join(members)?;
-        members.iter().try_for_each(|member| self.knows_all(member))
+        members.iter().try_for_each(|one| self.knows_all(one))
     }
 
     /// Nobody has written for longer than B.
@@ -484,7 +390,9 @@ impl World {
         let mut members: Vec<_> = (0..NODES).map(|place| self.member(place, 0)).collect();
         for round in 0..ROUNDS {
             self.join(&members)?;
-            self.round(&members, &mut dice)?;
+            let failed = |failure| format!("round {round}, {:?}: {failure}", LASTS[round]);
+            self.round(&members, LASTS[round], &mut dice)
+                .map_err(failed)?;
             // The others do not wait for who has left: none of them is coherent otherwise.
             let place = round % NODES;
             let next = self.member(place, round + 1);
