@@ -345,8 +345,8 @@ impl World {
             Ok(())
         });
         weather?;
-        if last == Last::Drizzle {
-            // Only beats are left to tell of the frames that were lost last.
+        if last == Last::Cut {
+            // Only the next beat is left to tell of what was lost.
             self.mend_all(members);
         }
         nap(self.allowed);

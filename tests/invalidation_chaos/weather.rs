@@ -10,8 +10,8 @@ use super::{Member, World};
 
 pub(super) const STORM: Duration = Duration::from_millis(1_500);
 pub(super) const CALM: Duration = Duration::from_millis(800);
-/// What a round ends with begins so long before the last write.
-pub(super) const LAST: Duration = Duration::from_millis(250);
+/// What a round ends with begins so long before the last write: no more than a beat or two.
+pub(super) const LAST: Duration = Duration::from_millis(100);
 pub(super) const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -40,8 +40,8 @@ impl Dice {
 /// What goes wrong while the last of a round is written, among nodes that are coherent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Last {
-    /// Messages are lost here and there.
-    Drizzle,
+    /// What one node says last is lost, and nobody sees a connection go.
+    Cut,
     /// Nobody hears one node.
     Mute,
     /// One node hears nobody.
@@ -50,7 +50,7 @@ pub(super) enum Last {
     Parted,
 }
 
-pub(super) const LASTS: [Last; 4] = [Last::Drizzle, Last::Mute, Last::Deaf, Last::Parted];
+pub(super) const LASTS: [Last; 4] = [Last::Cut, Last::Mute, Last::Deaf, Last::Parted];
 
 impl World {
     /// Takes all faults from a node.
@@ -139,15 +139,7 @@ impl World {
             _ => Flow::Hold,
         };
         match last {
-            Last::Drizzle => {
-                let faults = Faults {
-                    loss: 0.4,
-                    ..Faults::NONE
-                };
-                for member in members {
-                    self.net.set_faults(member.bus.node(), faults.clone());
-                }
-            }
+            Last::Cut => self.net.set_up_flow(node, Flow::Drop),
             Last::Mute => self.net.set_up_flow(node, flow),
             Last::Deaf => self.net.set_down_flow(node, flow),
             Last::Parted => {
