@@ -41,7 +41,6 @@ use weather::{CALM, Dice, LAST, LASTS, Last, ms};
 const NODES: usize = 3;
 /// Rows of one writer: so many that most rest for longer than B between two writes.
 const ROWS: usize = 400;
-const ROUNDS: usize = LASTS.len();
 /// How long a fleet may take until all are coherent.
 const JOINING: Duration = Duration::from_secs(10);
 
@@ -388,12 +387,11 @@ impl World {
     fn rounds(&self, mut dice: Dice) -> Outcome<Tally> {
         let mut tally = Tally::default();
         let mut members: Vec<_> = (0..NODES).map(|place| self.member(place, 0)).collect();
-        for round in 0..ROUNDS {
+        for (round, last) in LASTS.into_iter().enumerate() {
             self.join(&members)?;
-            let failed = |failure| format!("round {round}, {:?}: {failure}", LASTS[round]);
-            self.round(&members, LASTS[round], &mut dice)
-                .map_err(failed)?;
-            // The others do not wait for who has left: none of them is coherent otherwise.
+            let failed = |failure| format!("round {round}, {last:?}: {failure}");
+            self.round(&members, last, &mut dice).map_err(failed)?;
+            // Unless its goodbye is heard, nobody is coherent when the next round begins.
             let place = round % NODES;
             let next = self.member(place, round + 1);
             Self::leave(std::mem::replace(&mut members[place], next), &mut tally)?;
