@@ -4,13 +4,14 @@
 //! # A world
 //! Three nodes at two servers; each writes rows of its own and reads everybody's. A round is a storm, a
 //! calm, and one last thing that goes wrong as the writing ends: what that left behind is not flushed by
-//! the next. Then one node goes down in order, and another takes its place. The seed says what goes wrong, and in which order. The threads run as the machine lets them,
-//! so that a seed is the same weather again, and not the same run: that is what the protocol's own
-//! simulator is for.
+//! the next. Then one node goes down in order, and another takes its place.
+//!
+//! The seed says what goes wrong, and in which order. Threads run as the machine lets them, so that a seed is
+//! the same weather again and not the same run: that is what the protocol's own simulator is for.
 //!
 //! # The oracle
-//! - Whatever is served or loaded as coherent shows every write that was told more than B ago, and what
-//!   a busy machine adds.
+//! - Whatever is served or loaded as coherent shows every write that was told longer ago than B and what
+//!   a busy machine adds to it.
 //! - Once nobody has written for as long, all that is served as coherent is what was written last:
 //!   no gap has stayed unnoticed.
 //! - Without faults nodes are coherent for most of the time.
