@@ -10,7 +10,9 @@
 //!
 //! A publisher is *known* once a beat of it was heard, or when it is named in [`Settings::expect`]. "For
 //! B" leaves out its first lease, in which its clock may not be understood yet. A name that is expected is
-//! waited for even if its node is read-only; no other read-only node is.
+//! known from the start, so that nobody vouches for it before that: until then nothing is `Coherent`, unless
+//! the goodbye of the last of that name still vouches. It is waited for even if its node is read-only; no other
+//! read-only node is.
 //!
 //! # B
 //!
