@@ -56,6 +56,32 @@ fn i6_a_silent_publisher_is_suspected_until_heard_or_forgotten() {
 }
 
 #[test]
+fn i6_a_silent_publisher_is_retired_and_may_come_back() {
+    let pair = pair(|settings| settings.retire_after(Duration::from_secs(2)));
+    let _ = pair.writer.emit(&entity(), "1").unwrap();
+    assert_eq!(pair.seen.next(LONG), "1");
+    pair.bus.set_silent(true);
+    eventually("it is suspected", || {
+        pair.watch.coherence() == Coherence::Suspect
+    });
+    assert_eq!(pair.reader.stats().retired, 0, "not yet taken for dead");
+    eventually("it is waited for no longer", || {
+        pair.watch.coherence() == Coherence::Coherent
+    });
+    assert_eq!(pair.seen.next(LONG), "all: publisher silent");
+    let stats = pair.reader.stats();
+    assert_eq!((stats.retired, stats.publishers), (1, 0));
+    assert!(pair.reader.suspects(&entity()).is_empty());
+    // What it said meanwhile was missed.
+    let _ = pair.writer.emit(&entity(), "2").unwrap();
+    pair.bus.set_silent(false);
+    pair.seen.until(LONG, |seen| seen == "all: gap");
+    eventually("it is heard", || pair.reader.stats().publishers == 1);
+    let _ = pair.writer.emit(&entity(), "3").unwrap();
+    pair.seen.until(LONG, |seen| seen == "3");
+}
+
+#[test]
 fn i6_who_is_expected_has_to_be_heard() {
     let bus = LocalBus::new();
     let reader = Invalidator::new(bus.clone(), quick("reader").expect(["writer"])).unwrap();

@@ -10,7 +10,9 @@
 //!
 //! A publisher is *known* once a beat of it was heard, or when it is named in [`Settings::expect`]. "For
 //! B" leaves out its first lease, in which its clock may not be understood yet. A name that is expected is
-//! waited for even if its node is read-only; no other read-only node is.
+//! known from the start, so that nobody vouches for it before that: until then nothing is `Coherent`, unless
+//! the goodbye of the last of that name still vouches. It is waited for even if its node is read-only; no other
+//! read-only node is.
 //!
 //! # B
 //!
@@ -120,6 +122,19 @@
 //! and asks each of its caches; a watch of everything asks all of its entities. [`suspects`] and
 //! [`is_plain`] take the lock that messages are received under: for people and probes, not for requests.
 //!
+//! # What is proved how
+//!
+//! | | what runs | over what | what it shows |
+//! |---|---|---|---|
+//! | the simulator, a unit test of the protocol | both halves of the state machine, feeds and fences, as they ship, in one thread | a network and clocks of its own, in simulated time, from a seed | the claim, with no allowance on top of B, in a million writes and a thousand faults of each kind; each rule that is broken on purpose is found out |
+//! | `tests/invalidation_chaos` | whole nodes: their threads, watches, caches and shared loads | [`ChaosBus`], in real time; a seed fixes what goes wrong, and not how threads interleave | the claim, with a second on top of B for a busy machine, and that nodes are coherent as soon as nothing is wrong |
+//! | `tests/invalidation_cluster`, `_nats`, `_processes` | whole nodes, some of them processes of their own | real servers, cut off, stopped, killed, and denied what they were allowed | that the bus and its client do what the others take for granted |
+//! | the models in `loom-tests` | fences and shared loads | all interleavings of a few threads, within the checker's limits | I8, save what caches do |
+//!
+//! So the simulator does not show what threads, locks, lanes and the sharing of loads do: it calls what decides,
+//! and has loads of its own. Its network is not a [`ChaosNet`] because that one has no clocks that differ,
+//! takes away no rights, and never discards what a client held back; in return it has real subscriptions.
+//!
 //! # Not covered
 //!
 //! - **Publishers that were never heard** and are not expected: a node that starts while it is cut off
@@ -184,4 +199,6 @@
 //! [`min_flush`]: crate::invalidation::Settings::min_flush
 //! [`TICK`]: crate::invalidation::TICK
 //! [`Bus::generation`]: crate::bus::Bus::generation
+//! [`ChaosBus`]: crate::bus::ChaosBus
+//! [`ChaosNet`]: crate::bus::ChaosNet
 //! [`Loaded::at`]: crate::invalidation::coherent::Loaded::at

@@ -73,6 +73,9 @@
 //! threads, chunks of two entries, splits at two keys) and their preemptions are bounded, by two unless
 //! `LOOM_MAX_PREEMPTIONS` says otherwise: a fault that needs more is not found.
 //!
+//! What stands behind the claim of invalidation, and what does not, is in
+//! [`coherence`](super::coherence#what-is-proved-how).
+//!
 //! [`subscribe_gated`]: crate::Registry::subscribe_gated
 //! [`ShardStats::reading`]: crate::ShardStats::reading
 //! [`publish`]: crate::Registry::publish

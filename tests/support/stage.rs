@@ -56,13 +56,26 @@ pub trait Source: Send + Sync + 'static {
 }
 
 /// The rows, and when each version of them was told.
-#[derive(Default)]
 pub struct Rows {
-    versions: [AtomicU64; IDS],
-    told: [Mutex<VecDeque<(Instant, u64)>>; IDS],
+    versions: Vec<AtomicU64>,
+    told: Vec<Mutex<VecDeque<(Instant, u64)>>>,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self::of(IDS)
+    }
 }
 
 impl Rows {
+    /// So many of them.
+    pub fn of(ids: usize) -> Self {
+        Self {
+            versions: (0..ids).map(|_| AtomicU64::default()).collect(),
+            told: (0..ids).map(|_| Mutex::default()).collect(),
+        }
+    }
+
     /// For one writer: what it adds to, nobody else changes.
     pub fn write(&self, node: &Invalidator, entity: &Entity, id: usize) {
         let writing = node.writing(entity, &id.to_string()).unwrap();
@@ -84,11 +97,13 @@ impl Rows {
         emitted
     }
 
-    fn commit(&self, id: usize) -> u64 {
+    /// Makes the next version of a row.
+    pub fn commit(&self, id: usize) -> u64 {
         self.versions[id].fetch_add(1, SeqCst) + 1
     }
 
-    fn tell(&self, id: usize, version: u64) {
+    /// From now on, everybody has to hear of this version.
+    pub fn tell(&self, id: usize, version: u64) {
         let mut told = self.told[id].lock().unwrap();
         told.push_back((Instant::now(), version));
         if told.len() > 4_096 {

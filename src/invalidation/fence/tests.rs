@@ -4,11 +4,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::invalidation::protocol::plant;
 
 fn by_hand(fence: Fence) -> (Fence, Arc<AtomicU64>) {
     let nanos = Arc::new(AtomicU64::new(1_000_000));
@@ -265,6 +268,35 @@ fn a_panicking_callback_leaves_the_lock_free() {
 }
 
 /// What can happen to two ids, one step at a time.
+#[test]
+fn i8_an_invalidation_waits_for_a_store_under_way() {
+    let stays = |fault, patience| {
+        plant(fault);
+        let (fence, slot) = (&Fence::new(), &Mutex::new(None));
+        let token = fence.token("a");
+        thread::scope(|scope| {
+            let (done, dropped) = channel();
+            let stored = token.store(|stamp| {
+                // Admitted, and not yet in the cache.
+                scope.spawn(move || {
+                    fence.invalidate("a", || *slot.lock() = None);
+                    done.send(())
+                });
+                let overtaken = dropped.recv_timeout(patience).is_ok();
+                *slot.lock() = Some(stamp);
+                overtaken
+            });
+            assert_eq!(stored, Ok(!fault.is_empty()));
+        });
+        plant("");
+        let kept = *slot.lock();
+        kept.is_some_and(|stamp| fence.serves(&stamp))
+    };
+    assert!(!stays("", Duration::from_millis(50)));
+    // As the model is: a test that cannot fail proves nothing.
+    assert!(stays("fence_check_then_insert", Duration::from_secs(20)));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Token(usize),

@@ -177,7 +177,9 @@ impl Node {
         let known = usize::try_from(place).ok();
         let known = known.and_then(|place| self.own_beats.get_mut(place));
         let Some(own) = known.filter(|own| own.sent == sent) else {
-            self.forked(now, fx);
+            if !self.rules.broken(Mutant::NeverDoubtsItself) {
+                self.forked(now, fx);
+            }
             return;
         };
         if std::mem::replace(&mut own.returned, true) {

@@ -209,7 +209,7 @@ impl Node {
         let whose = self
             .own
             .whose(entity.as_str(), header.sequence, header.sent);
-        if let Whose::Twins = whose {
+        if whose == Whose::Twins && !self.rules.broken(Mutant::NeverDoubtsItself) {
             self.forked(now, fx);
             return Count::Gap;
         }

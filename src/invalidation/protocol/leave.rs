@@ -91,7 +91,9 @@ impl Node {
             until = until.min(peer.deadline());
         }
         for name in &self.expected {
-            until = until.min(self.expected_until(name));
+            if !self.rules.broken(Mutant::ExpectsNobody) {
+                until = until.min(self.expected_until(name));
+            }
         }
         if self.crowded_until > now {
             return 0;
@@ -105,11 +107,7 @@ impl Node {
         self.peers
             .iter()
             .filter(|(_, peer)| *peer.name == *name)
-            .map(|(_, peer)| match peer.hearing {
-                Hearing::Left => peer.lease_ends(),
-                Hearing::Retired => 0,
-                Hearing::Live | Hearing::Silent => peer.deadline(),
-            })
+            .map(|(_, peer)| peer.vouches_until())
             .max()
             .unwrap_or(0)
     }

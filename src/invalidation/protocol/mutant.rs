@@ -50,6 +50,10 @@ pub(crate) enum Mutant {
     FloorIsOwnPosition,
     /// A subscription that the server took away is never asked for again.
     NeverAsksAgain,
+    /// Nobody is waited for who is expected and was never heard.
+    ExpectsNobody,
+    /// Whatever bears this node's incarnation counts as its own.
+    NeverDoubtsItself,
     /// A cache that comes later is not asked for the positions that this node itself emitted at.
     OwnPositionsUncounted,
 }

@@ -163,6 +163,18 @@ impl Peer {
         }
     }
 
+    /// Until when it vouches for a name that is expected, also after its goodbye; 0 for no longer. What it
+    /// emits counts before it is heard, so that nothing is given in advance to a clock that is not understood:
+    /// its first beat may have been long under way.
+    pub(crate) fn vouches_until(&self) -> Micros {
+        match self.hearing {
+            Hearing::Silent | Hearing::Retired => 0,
+            Hearing::Live | Hearing::Left => self
+                .understood
+                .map_or(0, |until| until.min(self.lease_ends)),
+        }
+    }
+
     /// Why it does not allow `Coherent` now, given that its beats have to be sent after `since`.
     pub(crate) fn doubt(&self, now: Micros, since: Micros, rules: &Rules) -> Option<PeerWhy> {
         match self.hearing {

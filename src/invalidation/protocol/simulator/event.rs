@@ -9,6 +9,8 @@ use crate::invalidation::protocol::Mutant;
 /// What a run is made of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
+    /// By which it is found again.
+    pub(super) name: &'static str,
     pub(super) seed: u64,
     pub(super) hosts: usize,
     /// The run ends after so many writes.
@@ -23,13 +25,15 @@ pub(super) struct Plan {
     pub(super) write_limit: Time,
     /// The time between orderly restarts of one host after the other; 0 for none.
     pub(super) rolling_every: Time,
+    /// The last host only reads, and the second waits for the first by its name.
+    pub(super) roles: bool,
     /// No other fault happens.
     pub(super) only: Option<Fault>,
     pub(super) mutant: Option<Mutant>,
 }
 
 /// Something that happens. `pid` names the process it happens to: if that is gone, nothing does.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub(super) enum Event {
     AtServer {
         server: usize,
@@ -42,6 +46,11 @@ pub(super) enum Event {
         packet: Rc<Packet>,
     },
     Poll {
+        host: usize,
+        pid: u64,
+    },
+    /// A process that stood still goes on: its deadline thread is the first to run.
+    Resume {
         host: usize,
         pid: u64,
     },
@@ -126,6 +135,7 @@ pub(super) struct Tally {
     pub(super) overflows: u64,
     pub(super) retired: u64,
     pub(super) goodbyes: u64,
+    pub(super) forks: u64,
     pub(super) faults: std::collections::BTreeMap<Fault, u64>,
 }
 
@@ -142,6 +152,7 @@ impl Tally {
         self.overflows += other.overflows;
         self.retired += other.retired;
         self.goodbyes += other.goodbyes;
+        self.forks += other.forks;
         for (fault, n) in &other.faults {
             *self.faults.entry(*fault).or_default() += n;
         }
@@ -178,6 +189,7 @@ impl Event {
         match *self {
             Self::AtHost { host, .. } => Some((host, None)),
             Self::Poll { host, pid }
+            | Self::Resume { host, pid }
             | Self::Write { host, pid }
             | Self::Commit { host, pid, .. }
             | Self::CloseGuard { host, pid, .. }

@@ -6,6 +6,7 @@ use super::event::Event;
 use super::net::{Link, Packet, Time};
 use super::store::ENTITIES;
 use super::world::{MAX_LAG, MS, SECOND, World};
+use crate::invalidation::frame::{Header, write_one};
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,9 +39,11 @@ pub(super) enum Fault {
     Garbage,
     /// A server denies a host to publish for one entity.
     Denial,
+    /// Another process speaks with a host's incarnation.
+    Twin,
 }
 
-pub(super) const FAULTS: [Fault; 19] = [
+pub(super) const FAULTS: [Fault; 20] = [
     Fault::Loss,
     Fault::Duplication,
     Fault::Reordering,
@@ -60,6 +63,7 @@ pub(super) const FAULTS: [Fault; 19] = [
     Fault::FullBus,
     Fault::Garbage,
     Fault::Denial,
+    Fault::Twin,
 ];
 
 impl World {
@@ -138,7 +142,7 @@ impl World {
             (Fault::PausedProcess, Some(pid)) => {
                 self.hosts[host].paused_until = until;
                 // The deadline thread is the first to run again: its delay is part of B.
-                self.push(until, Event::Poll { host, pid });
+                self.push(until, Event::Resume { host, pid });
             }
             (Fault::ClockRate, _) => {
                 let now = self.now;
@@ -167,6 +171,7 @@ impl World {
                 let entity = self.rng.below(ENTITIES.len());
                 self.hosts[host].access.mute = (entity, until);
             }
+            (Fault::Twin, Some(_)) => self.twin(host),
             // There is no process to strike.
             (_, None) => return,
         }
@@ -208,6 +213,46 @@ impl World {
             payload.push(self.rng.next() as u8);
         }
         let subject = format!("cache.invalidate.{subject}");
-        self.send(host, Rc::new(Packet { subject, payload }));
+        self.send(host, Packet::new(subject, payload));
+    }
+
+    /// A process that was restored from a snapshot of this one takes the next number for a frame of its own,
+    /// at both servers at once. In half of the cases the host's frame of that number is lost, and no peer
+    /// can tell by the numbers. It says no more: it notices as well, and has another incarnation then.
+    fn twin(&mut self, host: usize) {
+        let entity = self.rng.below(ENTITIES.len());
+        let hides = self.rng.chance(50);
+        let made = self.with(host, |process, now| {
+            let header = Header {
+                incarnation: process.incarnation,
+                sequence: process.outbox.mark(entity) + 1,
+                sent: now.saturating_sub(process.node.born),
+                position: None,
+            };
+            let mut payload = Vec::new();
+            write_one(&mut payload, &header);
+            (header.incarnation, payload)
+        });
+        let Some((incarnation, payload)) = made else {
+            return;
+        };
+        if hides {
+            self.hosts[host].access.loses_next = Some(entity);
+        }
+        self.haunted.entry(incarnation).or_insert(Time::MAX);
+        let packet = Rc::new(Packet {
+            subject: format!("cache.invalidate.{}.id-1", ENTITIES[entity]),
+            payload,
+            twin: true,
+        });
+        for server in 0..2 {
+            let packet = packet.clone();
+            let event = Event::AtServer {
+                server,
+                packet,
+                forwarded: true,
+            };
+            self.after(0, event);
+        }
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::net::Time;
 use super::rng::Rng;
 use super::store::{ENTITIES, Key, MIXED, PLAIN, STAMPED};
-use super::world::{MAX_LAG, SECOND};
+use super::world::{MAX_LAG, MAX_RATE, SECOND};
 use crate::bus::{PublishError, Publisher};
 use crate::invalidation::cache::{Cache, Reason, Unfinished};
 use crate::invalidation::fence::{Clock, Fence, Mark, Stamp};
@@ -33,7 +33,7 @@ impl SimClock {
     pub(super) fn new(rng: &mut Rng) -> Self {
         Self {
             anchor: (0, rng.range(1_000_000, 1_000_000_000_000)),
-            rate_ppm: rng.range(0, 1_001) as i64 - 500,
+            rate_ppm: any_rate(rng),
         }
     }
 
@@ -44,8 +44,12 @@ impl SimClock {
 
     pub(super) fn change_rate(&mut self, now: Time, rng: &mut Rng) {
         self.anchor = (now, self.read(now));
-        self.rate_ppm = rng.range(0, 1_001) as i64 - 500;
+        self.rate_ppm = any_rate(rng);
     }
+}
+
+fn any_rate(rng: &mut Rng) -> i64 {
+    rng.range(0, 2 * MAX_RATE + 1) as i64 - MAX_RATE as i64
 }
 
 /// Takes what the outbox publishes, for the network to carry.
@@ -171,6 +175,7 @@ impl Process {
     /// A process that starts now on a host, whose clock is moved by hand.
     pub(super) fn start(
         (pid, host, incarnation): (u64, usize, Incarnation),
+        reader: bool,
         now: Micros,
         rules: Rules,
         write_limit: Micros,
@@ -182,7 +187,7 @@ impl Process {
             OutboxRules {
                 prefix: Prefix::default(),
                 name: format!("host-{host}").into(),
-                reader: false,
+                reader,
                 plain_peers: host.is_multiple_of(2),
                 lease: rules.lease,
                 write_limit,

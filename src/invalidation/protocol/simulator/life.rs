@@ -7,7 +7,7 @@ use super::faults::Fault;
 use super::host::{Cached, Load, OpenWrite, id_name};
 use super::net::Time;
 use super::store::{ENTITIES, IDS, Key, PLAIN, stated};
-use super::world::{BOUND, MAX_LAG, MS, RULES, SECOND, WRITE_LIMIT, World};
+use super::world::{BOUND, MAX_LAG, MS, RULES, SECOND, WRITE_LIMIT, World, slowest};
 use crate::invalidation::cache::Reason;
 use crate::invalidation::fence::{Coherence, View};
 use crate::invalidation::outbox::{Giver, Handed, NoBeat, Outcome, Request, Ticket};
@@ -102,6 +102,9 @@ impl World {
     pub(super) fn write(&mut self, host: usize, pid: u64) {
         let next = self.around(self.plan.write_every);
         self.after(next, Event::Write { host, pid });
+        if self.only_reads(host) {
+            return;
+        }
         let process = self.hosts[host].process.as_ref();
         let closing = process.is_some_and(|p| p.closing.is_some());
         if (closing && self.plan.orderly) || self.tally.writes >= self.plan.writes {
@@ -230,8 +233,8 @@ impl World {
             let version = self.store.commit(key, self.now, process.incarnation);
             open.version = Some(version);
             // From the commit on, somebody has to learn of it, whatever becomes of the writer.
-            let limit = self.plan.write_limit;
-            let limit = limit + limit / 1_000;
+            // By the writer's clock, which may be slow.
+            let limit = slowest(self.plan.write_limit);
             self.store.due(key, version, self.now + limit);
         }
         let close = match self.rng.below(30) {
@@ -316,6 +319,7 @@ impl World {
         };
         let key = (entity, id);
         let coherent = coherence == Coherence::Coherent;
+        self.note((watch, id, coherent, served.map(|cached| cached.version)));
         if time >= self.measure_from {
             self.tally.looks += 1;
             self.tally.coherent += u64::from(coherent);
@@ -339,14 +343,16 @@ impl World {
             return;
         };
         let overdue = self.store.newer(key, cached.version).find(|commit| {
-            let known = match commit.by == process.incarnation {
+            let counts = commit.by == process.incarnation || self.waits_for(host, commit.by);
+            let known = match counts {
                 true => Some(0),
                 false => process.known.get(&commit.by).copied(),
             };
             let (Some(due), Some(known)) = (commit.due, known) else {
                 return false;
             };
-            due.max(known) + BOUND < asked
+            let heard = self.haunted.get(&commit.by).copied().unwrap_or(0);
+            due.max(known).max(heard).saturating_add(BOUND) < asked
         });
         if let Some(commit) = overdue {
             let late = asked - commit.due.unwrap_or(asked);
@@ -360,6 +366,9 @@ impl World {
 
     fn load(&mut self, host: usize, pid: u64, watch: usize, key: Key, coherent: bool) {
         let time = self.now;
+        // Whom a load is shared with is decided here as `Flight::carries` does, which knows more of waiting.
+        // Of that one it is shown by the model `two_loads_of_one_id_against_an_invalidation` and by the test
+        // `i8_nobody_joins_a_load_that_an_invalidation_has_overtaken`, with the same fault planted in it.
         let begun = self.with(host, |process, now| {
             let joins_older = process.node.broken(Mutant::JoinOlderFlight);
             let place = &mut process.watches[watch];
@@ -418,6 +427,9 @@ impl World {
         };
         let version = self.store.read(load.key, shown);
         load.read = Some((version, self.store.position(shown)));
+        // In one thread nothing comes between the fence's own check and its insert: this shows that the
+        // oracle sees what would. Of the fence that ships it is shown by its model `fill_against_invalidate`
+        // and by its test `i8_an_invalidation_waits_for_a_store_under_way`, with the same fault planted in it.
         if process.node.broken(Mutant::CheckThenInsert) {
             let fence = &process.watches[load.watch].fence;
             let view = view(load.key, load.read);

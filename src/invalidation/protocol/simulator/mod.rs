@@ -7,9 +7,18 @@
 //! whose beat was heard before T - B and that is not retired. In doubt, nothing is served for
 //! longer than L after its load began. A drop that arrives is applied. What `emit_confirmed` would confirm has reached a server.
 //!
+//! # What is driven
+//! `Node`, `Outbox`, `Feed` and `Fence` are the ones that ship, and all that they decide. Threads, locks, loads
+//! that callers share and the bus are the simulator's own, in one thread, as is the network, which
+//! has what [`ChaosNet`](crate::bus::ChaosNet) has not: a server that takes a right away and gives it back, a
+//! client that keeps or discards what it held back, a clock for each host. Whole nodes run over a `ChaosNet` in
+//! `tests/invalidation_chaos`.
+//!
 //! # Replaying
-//! A failure names its seed; `AFTERWRITE_SIM_SEED=<seed> cargo test simulator::replay` runs it
-//! again, event for event. `AFTERWRITE_SIM_WRITES` sets how many writes `faults` makes.
+//! A failure names its plan, its seed, and the mutant if there is one:
+//! `AFTERWRITE_SIM_PLAN=<plan> AFTERWRITE_SIM_SEED=<seed> AFTERWRITE_SIM_MUTANT=<mutant> cargo test simulator::replay`
+//! runs it again, event for event; without a plan it is `faulty`, which
+//! `i6_nothing_stale_is_served_past_the_bound` runs, for as many writes as `AFTERWRITE_SIM_WRITES` says.
 
 mod event;
 mod faults;
@@ -17,6 +26,7 @@ mod host;
 mod life;
 mod net;
 mod rng;
+mod roles;
 mod store;
 mod watches;
 mod world;
@@ -33,23 +43,129 @@ use super::Mutant;
 /// Writes of one world; then the next begins with the next seed.
 const WRITES_A_WORLD: u64 = 5_000;
 
+/// The plans there are.
+const PLANS: [fn(u64) -> Plan; 8] = [
+    faulty,
+    full_bus,
+    by_itself,
+    haunted,
+    calm,
+    revoked,
+    rolling,
+    slow_guards,
+];
+
+/// Everything goes wrong.
 fn faulty(seed: u64) -> Plan {
     Plan {
+        name: "faulty",
         seed,
         hosts: 3 + (seed % 3) as usize,
         writes: WRITES_A_WORLD,
-        fault_every: 5 * SECOND,
-        write_every: 400 * MS,
+        fault_every: 4_600 * MS,
+        write_every: 300 * MS,
         orderly: false,
         write_limit: WRITE_LIMIT,
         rolling_every: 0,
+        roles: true,
         only: None,
         mutant: None,
     }
 }
 
-fn env(name: &str) -> Option<u64> {
+/// Rare among all others: a beat has to find something queued, and what was queued be lost.
+fn full_bus(seed: u64) -> Plan {
+    Plan {
+        name: "full_bus",
+        only: Some(Fault::FullBus),
+        ..faulty(seed)
+    }
+}
+
+/// One host, whose watches end and begin again. Among others their positions are higher soon, and stand
+/// in for its own.
+fn by_itself(seed: u64) -> Plan {
+    Plan {
+        name: "by_itself",
+        hosts: 1,
+        roles: false,
+        only: Some(Fault::EndedWatch),
+        ..faulty(seed)
+    }
+}
+
+/// Nothing but twins: what else is lost would show.
+fn haunted(seed: u64) -> Plan {
+    Plan {
+        name: "haunted",
+        fault_every: 25 * SECOND,
+        only: Some(Fault::Twin),
+        ..faulty(seed)
+    }
+}
+
+/// Nothing goes wrong.
+fn calm(seed: u64) -> Plan {
+    Plan {
+        name: "calm",
+        seed,
+        hosts: 5,
+        writes: 3_000,
+        fault_every: 0,
+        write_every: 200 * MS,
+        orderly: true,
+        write_limit: WRITE_LIMIT,
+        rolling_every: 0,
+        roles: false,
+        only: None,
+        mutant: None,
+    }
+}
+
+/// A right is taken away and given back, while the connection stays.
+fn revoked(seed: u64) -> Plan {
+    Plan {
+        name: "revoked",
+        fault_every: 20 * SECOND,
+        only: Some(Fault::Revocation),
+        ..calm(seed)
+    }
+}
+
+/// One host after the other goes down in order and comes back.
+fn rolling(seed: u64) -> Plan {
+    Plan {
+        name: "rolling",
+        rolling_every: 8 * SECOND,
+        ..calm(seed)
+    }
+}
+
+/// The same, and guards are open for longer than a lease.
+fn slow_guards(seed: u64) -> Plan {
+    Plan {
+        name: "slow_guards",
+        writes: 1_000,
+        rolling_every: 12 * SECOND,
+        write_limit: 20 * SECOND,
+        ..calm(seed)
+    }
+}
+
+fn env<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// A world that has run, with the mutant that its plan names.
+fn run(plan: Plan) -> (World, Result<Tally, String>) {
+    super::plant(match plan.mutant {
+        Some(Mutant::NoEpochOnLeaving) => "fence_no_epoch_on_leaving",
+        _ => "",
+    });
+    let mut world = World::new(plan);
+    let ran = world.run().cloned();
+    super::plant("");
+    (world, ran)
 }
 
 /// Runs worlds on all cores until `writes` are made.
@@ -64,8 +180,8 @@ fn run_many(writes: u64, plan: impl Fn(u64) -> Plan + Sync) -> Tally {
             if seed > worlds {
                 return tally;
             }
-            match World::new(plan(seed)).run() {
-                Ok(ran) => tally.add(ran),
+            match run(plan(seed)).1 {
+                Ok(ran) => tally.add(&ran),
                 Err(failure) => panic!("{failure}"),
             }
         }
@@ -109,56 +225,94 @@ fn i6_nothing_stale_is_served_past_the_bound() {
     }
 }
 
-/// Runs one seed again; does nothing unless asked.
+/// Runs one seed of one plan again; does nothing unless asked.
 #[test]
 fn replay() {
-    if let Some(seed) = env("AFTERWRITE_SIM_SEED") {
-        let mut world = World::new(faulty(seed));
-        world.run().unwrap();
+    let Some(seed) = env("AFTERWRITE_SIM_SEED") else {
+        return;
+    };
+    let name = env("AFTERWRITE_SIM_PLAN").unwrap_or("faulty".to_owned());
+    let mut plans = PLANS.iter().map(|plan| plan(seed));
+    let plan = plans.find(|plan| plan.name == name);
+    let mut plan = plan.expect("no plan has that name");
+    if let Some(name) = env::<String>("AFTERWRITE_SIM_MUTANT") {
+        let named = |mutant: &&Mutant| format!("{mutant:?}") == name;
+        let mutant = CAUGHT.iter().chain(&OTHERS).find(named);
+        plan.mutant = Some(*mutant.expect("no mutant has that name"));
     }
+    run(plan).1.unwrap();
 }
 
+/// Event for event, to the same end.
 #[test]
 fn a_seed_replays_exactly() {
-    let run = |seed| {
-        let mut world = World::new(faulty(seed));
-        let tally = format!("{:?}", world.run());
-        (tally, world.now)
+    let replayed = |plan: Plan| {
+        let (world, ran) = run(plan);
+        let end = ran.map(|tally| format!("{tally:?}"));
+        (world.digest, world.now, end)
     };
-    assert_eq!(run(7), run(7));
-    assert_ne!(run(7), run(8));
+    let twice = |plan: Plan| {
+        let once = replayed(plan);
+        assert_eq!(once, replayed(plan), "{}", plan.name);
+        once
+    };
+    for plan in PLANS {
+        let short = |seed| Plan {
+            writes: 1_000,
+            ..plan(seed)
+        };
+        let (digest, ..) = twice(short(7));
+        assert_ne!(digest, twice(short(8)).0, "{}", short(8).name);
+    }
+    // One that fails does so again, at the same moment, in the same words.
+    let (seed, failure) = (1..=MUTANT_SEEDS)
+        .find_map(|seed| Some((seed, caught(Mutant::CheckThenInsert, seed)?)))
+        .unwrap();
+    let (.., end) = twice(plan_for(Mutant::CheckThenInsert, seed));
+    assert_eq!(end, Err(failure));
 }
+
+/// Rules whose breaking serves something stale.
+const CAUGHT: [Mutant; 21] = [
+    Mutant::LeaseFromArrival,
+    Mutant::BaselineIsFirstHeard,
+    Mutant::IgnoreOldSequences,
+    Mutant::MarkBeforeDrain,
+    Mutant::NoEpochOnLeaving,
+    Mutant::CheckThenInsert,
+    Mutant::JoinOlderFlight,
+    Mutant::RestartExcusesSilence,
+    Mutant::GoodbyeWithOpenGuard,
+    Mutant::FlushIsConfirmation,
+    Mutant::GoodbyeWithoutMarks,
+    Mutant::NoFloorFromBeats,
+    Mutant::NoCalibration,
+    Mutant::SilentGuard,
+    Mutant::DeniedUnnoticed,
+    Mutant::ClosingUnnoticed,
+    Mutant::FloorIsOwnPosition,
+    Mutant::WatchEndsSilently,
+    Mutant::OwnPositionsUncounted,
+    Mutant::NeverDoubtsItself,
+    Mutant::ExpectsNobody,
+];
+
+/// Those that other tests notice.
+const OTHERS: [Mutant; 3] = [
+    Mutant::AlwaysSuspect,
+    Mutant::NeverAsksAgain,
+    Mutant::MuteWhileClosing,
+];
 
 /// Every broken rule is noticed, by a stale value that is served or a confirmation that is a lie.
 #[test]
 fn every_mutant_is_caught() {
-    let mutants = [
-        Mutant::LeaseFromArrival,
-        Mutant::BaselineIsFirstHeard,
-        Mutant::IgnoreOldSequences,
-        Mutant::MarkBeforeDrain,
-        Mutant::NoEpochOnLeaving,
-        Mutant::CheckThenInsert,
-        Mutant::JoinOlderFlight,
-        Mutant::RestartExcusesSilence,
-        Mutant::GoodbyeWithOpenGuard,
-        Mutant::FlushIsConfirmation,
-        Mutant::GoodbyeWithoutMarks,
-        Mutant::NoFloorFromBeats,
-        Mutant::NoCalibration,
-        Mutant::SilentGuard,
-        Mutant::DeniedUnnoticed,
-        Mutant::ClosingUnnoticed,
-        Mutant::FloorIsOwnPosition,
-        Mutant::WatchEndsSilently,
-        Mutant::OwnPositionsUncounted,
-    ];
     let next = AtomicU64::new(0);
     let survivors = parking_lot::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some(&mutant) = mutants.get(next.fetch_add(1, Relaxed) as usize) {
+                while let Some(&mutant) = CAUGHT.get(next.fetch_add(1, Relaxed) as usize) {
                     match (1..=MUTANT_SEEDS).find_map(|seed| caught(mutant, seed)) {
                         Some(how) => println!("{mutant:?}: {how}"),
                         None => survivors.lock().push(mutant),
@@ -174,96 +328,76 @@ fn every_mutant_is_caught() {
 /// A mutant that lives through so many worlds has survived.
 const MUTANT_SEEDS: u64 = 200;
 
-/// One host, whose watches end and begin again. Among others their positions are higher soon, and stand
-/// in for its own.
-fn by_itself(seed: u64) -> Plan {
-    Plan {
-        hosts: 1,
-        only: Some(Fault::EndedWatch),
-        ..faulty(seed)
-    }
-}
-
 #[test]
 fn i8_a_watch_that_begins_again_asks_for_what_its_own_node_has_written() {
     for seed in 1..=4 {
-        let mut world = World::new(by_itself(seed));
-        let tally = world.run().unwrap();
+        let tally = run(by_itself(seed)).1.unwrap();
         assert!(tally.coherent > 0 && tally.hits > 0, "{tally:?}");
     }
 }
 
-fn caught(mutant: Mutant, seed: u64) -> Option<String> {
-    super::plant(match mutant {
-        Mutant::NoEpochOnLeaving => "fence_no_epoch_on_leaving",
-        _ => "",
-    });
+/// The plan that a mutant is caught by.
+fn plan_for(mutant: Mutant, seed: u64) -> Plan {
     let plan = match mutant {
-        // Rare among all others: a beat has to find something queued, and what was queued be lost.
-        Mutant::MarkBeforeDrain => Plan {
-            only: Some(Fault::FullBus),
-            ..faulty(seed)
-        },
-        Mutant::OwnPositionsUncounted => by_itself(seed),
-        _ => faulty(seed),
+        Mutant::MarkBeforeDrain => full_bus,
+        Mutant::OwnPositionsUncounted => by_itself,
+        Mutant::NeverDoubtsItself => haunted,
+        _ => faulty,
     };
-    let plan = Plan {
-        mutant: Some(mutant),
-        ..plan
-    };
-    let outcome = World::new(plan).run().err();
-    super::plant("");
-    outcome
+    broken(plan(seed), mutant)
 }
 
-fn calm(seed: u64, mutant: Option<Mutant>) -> Plan {
+fn broken(plan: Plan, mutant: Mutant) -> Plan {
     Plan {
-        seed,
-        hosts: 5,
-        writes: 3_000,
-        fault_every: 0,
-        write_every: 200 * MS,
-        orderly: true,
-        write_limit: WRITE_LIMIT,
-        rolling_every: 0,
-        only: None,
-        mutant,
+        mutant: Some(mutant),
+        ..plan
     }
+}
+
+fn caught(mutant: Mutant, seed: u64) -> Option<String> {
+    run(plan_for(mutant, seed)).1.err()
+}
+
+/// What a twin says and hides harms nobody for longer than B from when it is heard of.
+#[test]
+fn rule_6_a_twin_hides_nothing_for_longer_than_b() {
+    let mut tally = Tally::default();
+    for seed in 1..=4 {
+        tally.add(&run(haunted(seed)).1.unwrap());
+    }
+    println!("{tally:?}");
+    assert!(tally.faults[&Fault::Twin] > 50, "{tally:?}");
+    assert!(tally.forks > 50 && tally.retired > 0, "{tally:?}");
+    assert!(tally.coherent > 0 && tally.hits > 0, "{tally:?}");
 }
 
 /// The part of the time in which a watch is coherent.
 fn coherent_part(plan: impl Fn(u64) -> Plan) -> f64 {
     let mut tally = Tally::default();
     for seed in 1..=4 {
-        tally.add(World::new(plan(seed)).run().unwrap());
+        tally.add(&run(plan(seed)).1.unwrap());
     }
     tally.coherent as f64 / tally.looks as f64
 }
 
 #[test]
 fn i7_without_faults_a_node_is_coherent() {
-    let part = coherent_part(|seed| calm(seed, None));
+    let part = coherent_part(calm);
     println!("coherent for {:.2} % of the time", part * 100.0);
     assert!(part >= 0.95, "{part}");
     // A node that always doubts serves nothing stale, and is of no use.
-    let mutant = Some(Mutant::AlwaysSuspect);
-    assert!(coherent_part(|seed| calm(seed, mutant)) < 0.95);
+    let mutant = Mutant::AlwaysSuspect;
+    assert!(coherent_part(|seed| broken(calm(seed), mutant)) < 0.95);
 }
 
 /// A right that is taken away and given back, while the connection stays, is not the end.
 #[test]
 fn i7_a_node_whose_right_is_given_back_is_coherent_again() {
-    let revoked = |mutant| {
-        move |seed| Plan {
-            fault_every: 20 * SECOND,
-            only: Some(Fault::Revocation),
-            ..calm(seed, mutant)
-        }
-    };
-    let part = coherent_part(revoked(None));
+    let part = coherent_part(revoked);
     println!("coherent for {:.2} % of the time", part * 100.0);
     assert!(part >= 0.85, "{part}");
-    assert!(coherent_part(revoked(Some(Mutant::NeverAsksAgain))) < 0.85);
+    let mutant = Mutant::NeverAsksAgain;
+    assert!(coherent_part(|seed| broken(revoked(seed), mutant)) < 0.85);
 }
 
 /// One host after the other goes down in order and comes back: nobody else has a doubt, and nobody
@@ -271,12 +405,7 @@ fn i7_a_node_whose_right_is_given_back_is_coherent_again() {
 #[test]
 fn i7_an_orderly_rolling_restart_flushes_nothing() {
     for seed in 1..=4 {
-        let plan = Plan {
-            rolling_every: 8 * SECOND,
-            ..calm(seed, None)
-        };
-        let mut world = World::new(plan);
-        let tally = world.run().unwrap();
+        let tally = run(rolling(seed)).1.unwrap();
         assert!(tally.goodbyes >= 10, "{tally:?}");
         assert_eq!(tally.doubts, 0, "{tally:?}");
         // Each process clears each entity once, when it joins.
@@ -292,12 +421,10 @@ fn i7_who_closes_under_an_open_guard_is_heard() {
         let mut tally = Tally::default();
         for seed in 1..=2 {
             let plan = Plan {
-                writes: 1_000,
-                rolling_every: 12 * SECOND,
-                write_limit: 20 * SECOND,
-                ..calm(seed, mutant)
+                mutant,
+                ..slow_guards(seed)
             };
-            tally.add(World::new(plan).run().unwrap());
+            tally.add(&run(plan).1.unwrap());
         }
         assert!(tally.goodbyes >= 4, "{tally:?}");
         tally.doubts

@@ -2,6 +2,8 @@
 //!
 //! A link keeps its order and takes its time, unless a fault says otherwise until a given time.
 
+use std::rc::Rc;
+
 use super::rng::Rng;
 
 /// Simulated time, in microseconds of no clock in particular.
@@ -63,16 +65,31 @@ pub(super) struct Access {
     pub(super) denied_until: Time,
     /// An entity for which the server denies publishing, and until when.
     pub(super) mute: (usize, Time),
+    /// An entity of which the next message is lost on its way up.
+    pub(super) loses_next: Option<usize>,
     /// What the client holds back while there is no connection.
-    pub(super) backlog: Vec<std::rc::Rc<Packet>>,
+    pub(super) backlog: Vec<Rc<Packet>>,
     /// The client drops what arrives, and counts it.
     pub(super) overrun_until: Time,
     pub(super) overrun: bool,
 }
 
 /// A message.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub(super) struct Packet {
     pub(super) subject: String,
     pub(super) payload: Vec<u8>,
+    /// Somebody else sent it in a host's name.
+    pub(super) twin: bool,
+}
+
+impl Packet {
+    /// What a host sends.
+    pub(super) fn new(subject: String, payload: Vec<u8>) -> Rc<Self> {
+        Rc::new(Self {
+            subject,
+            payload,
+            twin: false,
+        })
+    }
 }

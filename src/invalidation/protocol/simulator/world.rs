@@ -1,17 +1,22 @@
 //! The world: hosts, servers, the queue of what happens next.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::hash::Hash;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+
+use ahash::RandomState;
 
 use super::event::{Entry, Event, Plan, Tally};
 use super::host::{Process, SimClock, set};
 use super::net::{Access, Link, Packet, Time};
 use super::rng::Rng;
+use super::roles::EXPECTED;
 use super::store::Store;
 use crate::invalidation::frame::{Body, Frame, Incarnation};
+use crate::invalidation::protocol::offset::drift;
 use crate::invalidation::protocol::{Micros, Rules};
 use crate::invalidation::subject::{Address, Prefix};
 
@@ -34,8 +39,24 @@ pub(super) const RULES: Rules = Rules {
     mutant: None,
 };
 
-/// B, and what the clocks' rates add to a write limit.
-pub(super) const BOUND: Time = RULES.lease + RULES.e_max + TICK + 5 * MS;
+/// B, and not a microsecond more, though the world's time is nobody's clock: what the clocks' rates add is
+/// taken off the error that a publisher may have, see [`LONGEST`].
+pub(super) const BOUND: Time = RULES.lease + RULES.e_max + TICK;
+
+/// Clocks run fast or slow by as many parts of a million at most.
+pub(super) const MAX_RATE: u64 = 500;
+
+/// How long a span of a host's clock lasts at most, rounded up.
+pub(super) const fn slowest(span: Micros) -> Time {
+    (span * 1_000_000).div_ceil(1_000_000 - MAX_RATE)
+}
+
+/// A beat was sent at most so long before the end of what it vouches for. Of that span the publisher's
+/// clock measures the way to the watcher, and the watcher's the rest; both may be slow. Of the error, what
+/// two clocks drift apart within a lease is not allowed, see `Peer::beat`. The readings are rounded down:
+/// four of them, one of each clock at either end.
+const LONGEST: Time = slowest(RULES.lease + RULES.e_max - drift(RULES.lease) as u64 + 4);
+const _: () = assert!(LONGEST + TICK <= BOUND);
 
 /// A host's place.
 #[derive(Debug)]
@@ -64,6 +85,14 @@ pub(super) struct World {
     pub(super) tally: Tally,
     pub(super) next_pid: u64,
     pub(super) failure: Option<String>,
+    /// Of all that has happened, in its order.
+    pub(super) digest: u64,
+    hasher: RandomState,
+    /// Incarnations with which a twin has spoken, and when whose they are heard of it: until then
+    /// nothing is promised for them.
+    pub(super) haunted: BTreeMap<Incarnation, Time>,
+    /// The incarnations of the host that another waits for.
+    pub(super) expected: BTreeSet<Incarnation>,
     /// Counts only once everybody has joined.
     pub(super) measure_from: Time,
 }
@@ -98,6 +127,10 @@ impl World {
             tally: Tally::default(),
             next_pid: 1,
             failure: None,
+            digest: 0,
+            hasher: RandomState::with_seeds(1, 2, 3, 4),
+            haunted: BTreeMap::new(),
+            expected: BTreeSet::new(),
             measure_from: 10 * SECOND,
         };
         for host in 0..plan.hosts {
@@ -131,6 +164,11 @@ impl World {
         self.rng.range(mean / 2, mean + mean / 2 + 1)
     }
 
+    /// Takes into the digest what has happened.
+    pub(super) fn note(&mut self, what: impl Hash) {
+        self.digest = self.hasher.hash_one((self.digest, what));
+    }
+
     pub(super) fn fail(&mut self, what: String) {
         self.failure.get_or_insert(what);
     }
@@ -146,11 +184,16 @@ impl World {
             if end.is_some_and(|end| self.now > end) {
                 break;
             }
+            self.note((self.now, &entry.event));
             self.happen(entry.event);
             if let Some(failure) = &self.failure {
+                let Plan {
+                    name, seed, mutant, ..
+                } = self.plan;
+                let mutant = mutant.map_or(String::new(), |mutant| format!(" with {mutant:?}"));
                 return Err(format!(
-                    "seed {}, at {} us, write {}: {failure}",
-                    self.plan.seed, self.now, self.tally.writes
+                    "plan {name}{mutant}, seed {seed}, at {} us, write {}: {failure}",
+                    self.now, self.tally.writes
                 ));
             }
         }
@@ -190,6 +233,7 @@ impl World {
                 self.poll(host);
                 self.after(TICK, Event::Poll { host, pid });
             }
+            Event::Resume { host, .. } => self.poll(host),
             Event::Write { host, pid } => self.write(host, pid),
             Event::Commit { host, pid, write } => self.commit(host, pid, write),
             Event::CloseGuard { host, write, .. } => self.close_guard(host, write),
@@ -253,10 +297,13 @@ impl World {
             process.incarnation = incarnation;
             process.node.reincarnate(incarnation, now);
             process.outbox.reincarnate(incarnation, now);
+            if host == EXPECTED {
+                self.expected.insert(incarnation);
+            }
         }
         let out = std::mem::take(&mut process.wire.out);
         for (subject, payload) in out {
-            self.send(host, Rc::new(Packet { subject, payload }));
+            self.send(host, Packet::new(subject, payload));
         }
         Some(result)
     }
@@ -270,6 +317,13 @@ impl World {
         let (muted, until) = access.mute;
         if self.now < until && concerns(&packet, muted) {
             self.deny(host, muted);
+            return;
+        }
+        if access
+            .loses_next
+            .is_some_and(|next| concerns(&packet, next))
+        {
+            access.loses_next = None;
             return;
         }
         let server = access.server;
@@ -386,13 +440,18 @@ impl World {
                 process.known.entry(header.incarnation).or_insert(time);
             }
             let own = frame.is_ok_and(|frame| frame.header.incarnation == process.incarnation);
+            let haunted = (own && packet.twin).then_some(process.incarnation);
             let generation = process.generation;
             let (node, mut hands) = process.parts(now);
             node.generation(now, generation, &mut hands);
             node.message(now, &address, &packet.payload, &mut hands);
-            !own && process.keeps(&address)
+            (!own && process.keeps(&address), haunted)
         });
-        if kept == Some(true) {
+        let Some((kept, haunted)) = kept else { return };
+        if let Some(heard) = haunted.and_then(|who| self.haunted.get_mut(&who)) {
+            *heard = time.min(*heard);
+        }
+        if kept {
             self.fail(format!("host {host} did not apply {}", packet.subject));
         }
     }
@@ -443,17 +502,24 @@ impl World {
             mutant: self.plan.mutant,
             ..RULES
         };
+        let (reader, expects) = (self.only_reads(host), self.expects(host));
+        if host == EXPECTED {
+            self.expected.insert(incarnation);
+        }
         let place = &mut self.hosts[host];
         place.paused_until = self.now;
         let now = place.clock.read(self.now);
         set(&place.by_hand, now);
-        place.process = Some(Process::start(
+        let mut process = Process::start(
             (pid, host, incarnation),
+            reader,
             now,
             rules,
             self.plan.write_limit,
             &place.by_hand,
-        ));
+        );
+        process.node.expect(expects);
+        place.process = Some(process);
         self.disconnect(host, 5 * MS);
         if self.plan.fault_every > 0 {
             let span = self.rng.range(SECOND, 4 * SECOND);
@@ -483,6 +549,7 @@ impl World {
         let counts = process.node.counts();
         self.tally.doubts += counts.doubts;
         self.tally.retired += counts.retired;
+        self.tally.forks += counts.forks;
         self.tally.flushes += counts.flushes;
         self.tally.collapsed += process.outbox.counts().collapsed;
         self.tally.overflows += process

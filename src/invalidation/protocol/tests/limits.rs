@@ -192,3 +192,25 @@ fn i6_who_asks_before_the_node_has_looked_is_told_why() {
     assert_eq!(stage.node.doubters(stage.row, over - 1), []);
     assert_eq!(stage.node.doubters(stage.row, over), [Doubter::OwnPath]);
 }
+
+#[test]
+fn i6_a_late_first_beat_of_an_expected_name_does_not_put_off_b() {
+    let mut stage = Stage::coherent();
+    stage.node.expect(["p".into()]);
+    stage.bye(0);
+    // The next of that name says hello, and then emits; all is lost but the hello, which is long under way.
+    let emitted = stage.now;
+    let hello = stage.theirs();
+    stage.pass(2_900 * MS);
+    let row = stage.row;
+    assert_eq!(
+        stage.node.belief(row),
+        Belief::Coherent,
+        "its goodbye vouches"
+    );
+    stage.beat_of(Incarnation(9), 0, |beat| beat.sent = hello, 0);
+    let bound = RULES.lease + RULES.e_max;
+    let left = emitted + bound - stage.now;
+    stage.pass(left);
+    assert_ne!(stage.node.belief(row), Belief::Coherent);
+}
