@@ -404,6 +404,7 @@ impl Invalidator {
             (core.node.counts(), core.node.heard())
         };
         let outbox = remote.out.lock().outbox.counts();
+        let lateness = remote.deadline.lateness(self.inner().clock);
         InvalidatorStats {
             sent: outbox.sent,
             queued: outbox.queued,
@@ -422,6 +423,8 @@ impl Invalidator {
             strays: node.strays,
             forks: node.forks,
             expired_beats: node.expired_beats,
+            late_deadlines: lateness.late,
+            worst_lateness: lateness.worst,
         }
     }
 

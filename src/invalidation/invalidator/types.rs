@@ -255,6 +255,12 @@ pub struct InvalidatorStats {
     pub forks: u64,
     /// Beats that came after their lease had ended.
     pub expired_beats: u64,
+    /// Times that the thread which ends leases was late by more than [`TICK`](super::super::TICK): then
+    /// an old value may have been served as coherent for longer than B, by what was above it.
+    pub late_deadlines: u64,
+    /// The longest that this thread was late, be it within [`TICK`](super::super::TICK). If it is late
+    /// at this moment, that counts as well.
+    pub worst_lateness: Duration,
 }
 
 #[cfg(test)]
