@@ -322,7 +322,7 @@ impl Invalidator {
             .is_some_and(|remote| remote.core.lock().node.is_plain(entity))
     }
 
-    /// Who keeps `entity` from being coherent, and why. Empty if nobody does, or nobody watches it.
+    /// Who keeps `entity` from being coherent, why, and for how long. Empty if nobody does, or nobody watches it.
     #[must_use]
     pub fn suspects(&self, entity: &Entity) -> Vec<Suspect> {
         let Some(remote) = self.remote() else {
@@ -337,13 +337,17 @@ impl Invalidator {
         let own = (self.settings().name.clone(), core.node.incarnation());
         drop(core);
         let suspect = |doubter| match doubter {
-            Doubter::OwnPath => (own.0.clone(), Some(own.1), Why::OwnPath, None),
-            Doubter::Ended => (own.0.clone(), Some(own.1), Why::Ended, None),
-            Doubter::Crowded => (String::new(), None, Why::TooManyPublishers, None),
-            Doubter::Expected { name } => (name.into(), None, Why::Expected, None),
-            Doubter::Unsettled { name, incarnation } => {
+            Doubter::OwnPath { since } => (own.0.clone(), Some(own.1), Why::OwnPath, since),
+            Doubter::Ended { since } => (own.0.clone(), Some(own.1), Why::Ended, since),
+            Doubter::Crowded { since } => (String::new(), None, Why::TooManyPublishers, since),
+            Doubter::Expected { name, since } => (name.into(), None, Why::Expected, since),
+            Doubter::Unsettled {
+                name,
+                incarnation,
+                since,
+            } => {
                 let name = name.map_or_else(|| own.0.clone(), String::from);
-                (name, Some(incarnation), Why::Unsettled, None)
+                (name, Some(incarnation), Why::Unsettled, since)
             }
             Doubter::Peer {
                 name,
@@ -356,15 +360,14 @@ impl Invalidator {
                     PeerWhy::Uncalibrated => Why::Uncalibrated,
                     PeerWhy::Awaited => Why::Awaited,
                 };
-                let span = Duration::from_micros(now.saturating_sub(since));
-                (name.into(), Some(incarnation), why, Some(span))
+                (name.into(), Some(incarnation), why, since)
             }
         };
-        let public = |(name, incarnation, why, for_how_long)| Suspect {
+        let public = |(name, incarnation, why, since)| Suspect {
             name,
             incarnation,
             why,
-            for_how_long,
+            for_how_long: Duration::from_micros(now.saturating_sub(since)),
         };
         doubters.into_iter().map(suspect).map(public).collect()
     }

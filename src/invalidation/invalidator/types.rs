@@ -161,8 +161,9 @@ pub struct Suspect {
     pub incarnation: Option<Incarnation>,
     /// What is wrong.
     pub why: Why,
-    /// For how long, where that is known.
-    pub for_how_long: Option<Duration>,
+    /// For how long that has been so, as this node found it: whose lease has ended is silent from
+    /// then on, and a write is unsettled from the beat on that said so.
+    pub for_how_long: Duration,
 }
 
 impl fmt::Display for Suspect {
@@ -171,11 +172,7 @@ impl fmt::Display for Suspect {
             "" => "unnamed",
             name => name,
         };
-        write!(f, "{name}: {}", self.why)?;
-        match self.for_how_long {
-            Some(span) => write!(f, ", for {span:.1?}"),
-            None => Ok(()),
-        }
+        write!(f, "{name}: {}, for {:.1?}", self.why, self.for_how_long)
     }
 }
 
@@ -269,18 +266,18 @@ mod tests {
 
     #[test]
     fn a_suspect_is_one_line() {
-        let suspect = |name: &str, why, for_how_long| Suspect {
+        let suspect = |name: &str, why, micros| Suspect {
             name: name.to_owned(),
             incarnation: None,
             why,
-            for_how_long,
+            for_how_long: Duration::from_micros(micros),
         };
-        let silent = suspect("a", Why::Silent, Some(Duration::from_micros(4_234_567)));
+        let silent = suspect("a", Why::Silent, 4_234_567);
         assert_eq!(silent.to_string(), "a: silent, for 4.2s");
-        let expected = suspect("b", Why::Expected, None);
-        assert_eq!(expected.to_string(), "b: expected, not heard");
-        let crowd = suspect("", Why::TooManyPublishers, None);
-        assert_eq!(crowd.to_string(), "unnamed: too many publishers");
+        let expected = suspect("b", Why::Expected, 1_500_000);
+        assert_eq!(expected.to_string(), "b: expected, not heard, for 1.5s");
+        let crowd = suspect("", Why::TooManyPublishers, 0);
+        assert_eq!(crowd.to_string(), "unnamed: too many publishers, for 0.0ns");
     }
 
     #[test]
