@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use afterwrite::bus::{
-    Bus, Inbox, Interest, LocalBus, PublishError, Publisher, Status, SubscribeError,
+    Bus, Delivery, Event, Inbox, Interest, LocalBus, PublishError, Publisher, Status,
+    SubscribeError,
 };
 use afterwrite::invalidation::cache::Invalidation;
 use afterwrite::invalidation::fence::Coherence;
@@ -117,13 +118,23 @@ pub struct Moody {
     mood: Arc<Mood>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Mood {
     full: AtomicBool,
     silent: AtomicBool,
     /// Data messages to lose; beats pass.
     lose: AtomicUsize,
     wakers: Mutex<Vec<Waker>>,
+    inboxes: Mutex<Vec<SharedInbox>>,
+}
+
+/// An inbox that the bus delivers to, and a test as well.
+type SharedInbox = Arc<Mutex<Box<dyn Inbox>>>;
+
+impl std::fmt::Debug for Mood {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mood").finish_non_exhaustive()
+    }
 }
 
 impl Moody {
@@ -157,6 +168,14 @@ impl Moody {
         self.mood.lose.store(n, SeqCst);
     }
 
+    /// Tells all who have subscribed that something happened.
+    pub fn tell(&self, event: &Event) {
+        let inboxes = self.mood.inboxes.lock().unwrap().clone();
+        for inbox in inboxes {
+            inbox.lock().unwrap().deliver(Delivery::Event(event));
+        }
+    }
+
     /// Publishes as anybody could.
     pub fn publish(&self, subject: &str, payload: &[u8]) {
         let subject = Subject::new(subject).unwrap();
@@ -177,7 +196,10 @@ impl Bus for Moody {
         pattern: &Pattern,
         inbox: Box<dyn Inbox>,
     ) -> Result<Interest, SubscribeError> {
-        self.bus.subscribe(pattern, inbox)
+        let inbox = Arc::new(Mutex::new(inbox));
+        self.mood.inboxes.lock().unwrap().push(inbox.clone());
+        let deliver = move |delivery: Delivery<'_>| inbox.lock().unwrap().deliver(delivery);
+        self.bus.subscribe(pattern, Box::new(deliver))
     }
 
     fn generation(&self) -> u64 {

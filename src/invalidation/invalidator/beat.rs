@@ -86,9 +86,11 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
     drop(core);
     if deaf {
         // Before the beat that was planned: it has to come back by it.
-        remote.complain(|| tracing::warn!("hears nothing of its own; subscribes again"));
+        let limit = &remote.complaints.deaf;
+        limit.say(|| tracing::warn!("hears nothing of its own; subscribes again"));
         if let Err(error) = inner.subscribe(remote.bus.as_ref()) {
-            remote.complain(|| tracing::error!(%error, "the bus refuses to subscribe"));
+            let limit = &remote.complaints.not_subscribed;
+            limit.say(|| tracing::error!(%error, "the bus refuses to subscribe"));
         }
     }
     let mut out = remote.out.lock();
@@ -116,7 +118,8 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
         }
         Err(error) => {
             remote.beats_failed.fetch_add(1, Relaxed);
-            remote.complain(|| tracing::error!(?error, "a beat could not be sent"));
+            let limit = &remote.complaints.beat_unsent;
+            limit.say(|| tracing::error!(?error, "a beat could not be sent"));
             next
         }
     }

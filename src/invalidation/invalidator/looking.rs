@@ -151,7 +151,7 @@ impl Invalidator {
         let listener = match self.remote() {
             None => {
                 let _alone = inner.meeting.lock();
-                let listener = listener(0, feed(inner.attach(target)?));
+                let listener = listener(0, feed(inner.attach(entity, target)?));
                 inner.list(listener.clone());
                 inner.adopt_by_all(&mut Board::default(), 0, entity);
                 listener
@@ -169,7 +169,7 @@ impl Invalidator {
                 })?;
                 let Core { node, board, .. } = &mut *core;
                 // Last, so that a cache whose watch is refused is as it was.
-                let driver = inner.attach(target).inspect_err(|_| {
+                let driver = inner.attach(entity, target).inspect_err(|_| {
                     node.release(row);
                     if board.of(row).is_empty() {
                         node.untrack(row);
