@@ -1,5 +1,6 @@
 //! The tables of the module's documentation, event by event.
 
+mod hostile;
 mod limits;
 mod since;
 
