@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use afterwrite::bus::LocalBus;
 use afterwrite::invalidation::fence::Coherence;
+use afterwrite::invalidation::subject::Entity;
 use afterwrite::invalidation::{Invalidator, Why};
 use support::{Moody, entity, eventually, nap, pair, quick, recorder};
 
@@ -100,4 +101,37 @@ fn i7_an_end_of_the_bus_is_suspected_since_it_came() {
     let broken = Instant::now();
     afterwrite::bus::Bus::close(&bus);
     lies_between(&reader, "reader", Why::Ended, broken);
+}
+
+#[test]
+fn i7_beats_that_the_bus_does_not_take_are_told_apart() {
+    let pair = pair(|s| s);
+    let (_seen, tell) = recorder();
+    let _watch = pair.writer.watch(&entity(), tell).unwrap();
+    for n in 0..20 {
+        let entity = Entity::new(&format!("entity-{n}")).unwrap();
+        let _ = pair.writer.emit(&entity, "1").unwrap();
+    }
+    eventually("it is coherent", || {
+        pair.writer.coherence(&entity()) == Coherence::Coherent
+    });
+    assert_eq!(pair.writer.stats().beats_too_large, 0);
+    let broken = Instant::now();
+    pair.bus.set_max_payload(200);
+    // Emits are short enough, and are heard; but nobody can believe that all of them are.
+    assert!(pair.writer.emit(&entity(), "1").is_ok());
+    lies_between(&pair.writer, "writer", Why::BeatTooLarge, broken);
+    lies_between(&pair.reader, "writer", Why::Silent, broken);
+    let stats = pair.writer.stats();
+    assert!(stats.beats_too_large > 0 && stats.beats_failed == stats.beats_too_large);
+    pair.bus.set_max_payload(usize::MAX);
+    for node in [&pair.writer, &pair.reader] {
+        eventually("all is well again", || {
+            node.coherence(&entity()) == Coherence::Coherent && node.suspects(&entity()).is_empty()
+        });
+    }
+    // A loss of the way is one again.
+    let broken = Instant::now();
+    pair.bus.set_silent(true);
+    lies_between(&pair.writer, "writer", Why::OwnPath, broken);
 }

@@ -105,6 +105,7 @@
 //! | a frame is lost | a gap in the numbers, at the next frame or beat | who missed it |
 //! | a publisher is cut off, stopped or killed | its lease ends | all others |
 //! | this node is cut off, or its subscription is gone | its own beat does not come back for a lease | itself |
+//! | this node's beats are longer than [`Bus::max_payload`]: a mark for each of very many entities | they do not leave, and do not come back | all others; itself, which [says so](crate::invalidation::Why::BeatTooLarge) |
 //! | the connection is made anew | [`Bus::generation`] has changed | itself |
 //! | messages are dropped on this side | the bus says so, or a gap does | itself |
 //! | a watch's queue is full, or its cache fails | at once | that watch alone |
@@ -180,4 +181,5 @@
 //! [`late_deadlines`]: crate::invalidation::InvalidatorStats::late_deadlines
 //! [`worst_lateness`]: crate::invalidation::InvalidatorStats::worst_lateness
 //! [`Bus::generation`]: crate::bus::Bus::generation
+//! [`Bus::max_payload`]: crate::bus::Bus::max_payload
 //! [`Loaded::at`]: crate::invalidation::coherent::Loaded::at

@@ -124,6 +124,8 @@ struct Mood {
     silent: AtomicBool,
     /// Data messages to lose; beats pass.
     lose: AtomicUsize,
+    /// The longest payload that passes, if that is less than the bus beneath takes.
+    narrow: AtomicUsize,
     wakers: Mutex<Vec<Waker>>,
     inboxes: Mutex<Vec<SharedInbox>>,
 }
@@ -139,7 +141,8 @@ impl std::fmt::Debug for Mood {
 
 impl Moody {
     pub fn new(bus: LocalBus) -> Self {
-        let mood = Arc::default();
+        let mood = Arc::<Mood>::default();
+        mood.narrow.store(usize::MAX, SeqCst);
         Self { bus, mood }
     }
 
@@ -162,6 +165,11 @@ impl Moody {
 
     pub fn set_silent(&self, silent: bool) {
         self.mood.silent.store(silent, SeqCst);
+    }
+
+    /// From now on no payload passes that is longer, beats included.
+    pub fn set_max_payload(&self, max: usize) {
+        self.mood.narrow.store(max, SeqCst);
     }
 
     pub fn lose_next(&self, n: usize) {
@@ -211,7 +219,8 @@ impl Bus for Moody {
     }
 
     fn max_payload(&self) -> usize {
-        self.bus.max_payload()
+        let narrow = self.mood.narrow.load(SeqCst);
+        self.bus.max_payload().min(narrow)
     }
 
     fn close(&self) {
@@ -229,6 +238,10 @@ impl Publisher for MoodyPublisher {
     fn publish(&mut self, subject: Subject<'_>, payload: &[u8]) -> Result<(), PublishError> {
         if self.mood.full.load(SeqCst) {
             return Err(PublishError::Full);
+        }
+        let (len, max) = (payload.len(), self.mood.narrow.load(SeqCst));
+        if len > max {
+            return Err(PublishError::TooLarge { len, max });
         }
         let beat = subject.as_str().contains(".%-c.");
         let lose = |n: usize| n.checked_sub(1);

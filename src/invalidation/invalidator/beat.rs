@@ -109,7 +109,10 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
     }
     let Some(plan) = plan else { return next };
     match outbox.beat(&plan, false, now, wire.as_mut()) {
-        Ok(()) => next,
+        Ok(()) => {
+            remote.too_large_since.store(0, Relaxed);
+            next
+        }
         Err(NoBeat::Bus(PublishError::Full) | NoBeat::Stale) => {
             drop(out);
             remote.core.lock().node.retry_beat(now);
@@ -118,6 +121,13 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
         }
         Err(error) => {
             remote.beats_failed.fetch_add(1, Relaxed);
+            if let NoBeat::Bus(PublishError::TooLarge { .. }) = error {
+                remote.beats_too_large.fetch_add(1, Relaxed);
+                // Only this thread writes it.
+                if remote.too_large_since.load(Relaxed) == 0 {
+                    remote.too_large_since.store(now, Relaxed);
+                }
+            }
             let limit = &remote.complaints.beat_unsent;
             limit.say(|| tracing::error!(?error, "a beat could not be sent"));
             next

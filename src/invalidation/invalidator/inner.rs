@@ -72,6 +72,9 @@ pub(super) struct Remote {
     pub(super) farewell: Mutex<Option<super::types::Farewell>>,
     pub(super) done: Done,
     pub(super) beats_failed: AtomicU64,
+    pub(super) beats_too_large: AtomicU64,
+    /// Since when beats are longer than the bus takes; 0 if they are not.
+    pub(super) too_large_since: AtomicU64,
     pub(super) malformed: AtomicU64,
     pub(super) complaints: Complaints,
 }
@@ -155,6 +158,8 @@ impl Remote {
             farewell: Mutex::new(None),
             done: Done::default(),
             beats_failed: AtomicU64::new(0),
+            beats_too_large: AtomicU64::new(0),
+            too_large_since: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             complaints: Complaints::default(),
         }

@@ -337,7 +337,14 @@ impl Invalidator {
         let own = (self.settings().name.clone(), core.node.incarnation());
         drop(core);
         let suspect = |doubter| match doubter {
-            Doubter::OwnPath { since } => (own.0.clone(), Some(own.1), Why::OwnPath, since),
+            Doubter::OwnPath { since } => {
+                let too_large = remote.too_large_since.load(Relaxed);
+                let (why, since) = match too_large {
+                    0 => (Why::OwnPath, since),
+                    since => (Why::BeatTooLarge, since),
+                };
+                (own.0.clone(), Some(own.1), why, since)
+            }
             Doubter::Ended { since } => (own.0.clone(), Some(own.1), Why::Ended, since),
             Doubter::Crowded { since } => (String::new(), None, Why::TooManyPublishers, since),
             Doubter::Expected { name, since } => (name.into(), None, Why::Expected, since),
@@ -415,6 +422,7 @@ impl Invalidator {
             refused: outbox.refused,
             failed: outbox.failed,
             beats_failed: remote.beats_failed.load(Relaxed),
+            beats_too_large: remote.beats_too_large.load(Relaxed),
             publishers,
             gaps: node.gaps,
             flushes: node.flushes,

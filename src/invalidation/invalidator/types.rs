@@ -182,6 +182,9 @@ impl fmt::Display for Suspect {
 pub enum Why {
     /// This node's own beats do not come back: no connection, no right, or too slow a way.
     OwnPath,
+    /// This node's own beats do not leave: with a mark for every entity that it writes to they are longer
+    /// than [`Bus::max_payload`](crate::bus::Bus::max_payload). Fewer entities or a larger limit help.
+    BeatTooLarge,
     /// The bus has ended.
     Ended,
     /// A publisher's lease has ended without a goodbye.
@@ -202,6 +205,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OwnPath => "its own beats do not come back",
+            Self::BeatTooLarge => "its own beats are longer than the bus takes",
             Self::Ended => "the bus has ended",
             Self::Silent => "silent",
             Self::Uncalibrated => "its clock is not understood",
@@ -229,6 +233,10 @@ pub struct InvalidatorStats {
     pub failed: u64,
     /// Beats that the bus did not take.
     pub beats_failed: u64,
+    /// Those among them that were longer than [`Bus::max_payload`](crate::bus::Bus::max_payload). While
+    /// that lasts the others find this node silent, and it does not hear itself:
+    /// [`Why::BeatTooLarge`].
+    pub beats_too_large: u64,
     /// Publishers that are heard.
     pub publishers: usize,
     /// Times that something was missed.
