@@ -82,6 +82,7 @@ pub mod docs;
 mod error;
 mod gate;
 pub mod invalidation;
+mod limit;
 #[allow(unsafe_code)]
 mod mailbox;
 #[cfg(afterwrite_loom)]

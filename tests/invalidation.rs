@@ -339,6 +339,42 @@ async fn i3_a_watch_ends_with_its_token() {
     assert!(again.is_ok(), "{again:?}");
 }
 
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn i3_a_watch_that_ends_with_its_token_applies_what_waits() {
+    const MANY: usize = 100;
+    let pair = pair(|s| s);
+    let (gate, waits) = std::sync::mpsc::channel::<()>();
+    let waits = Mutex::new(waits);
+    let (seen, stuck) = (Seen::default(), Seen::default());
+    let (tell, sticks) = (seen.clone(), stuck.clone());
+    let watch = pair.reader.watch(&entity(), move |what: Invalidation<'_>| {
+        if let Invalidation::One(id) = what {
+            if id == "0" {
+                sticks.tell(id.to_owned());
+                // Ends when the gate is dropped, also by a failure of this test.
+                let _ = waits.lock().unwrap().recv();
+            }
+            tell.tell(id.to_owned());
+        }
+    });
+    let watch = watch.unwrap();
+    for n in 0..MANY {
+        let _ = pair.writer.emit(&entity(), &n.to_string()).unwrap();
+    }
+    assert_eq!(stuck.next(LONG), "0");
+    eventually("all wait", || watch.stats().waiting == MANY - 1);
+    let token = tokio_util::sync::CancellationToken::new();
+    let mut tied = tokio::spawn(watch.until_cancelled(token.clone()));
+    token.cancel();
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut tied).await;
+    assert!(early.is_err(), "it did not wait for its lane");
+    drop(gate);
+    tied.await.unwrap();
+    let told: Vec<_> = std::iter::from_fn(|| seen.try_next()).collect();
+    assert!((0..MANY).map(|n| n.to_string()).eq(told));
+}
+
 #[test]
 fn i3_a_watch_of_everything_sees_every_entity() {
     let bus = LocalBus::new();

@@ -51,7 +51,7 @@ fn endures(
     // Whatever left before has arrived or never will: from here on, B runs.
     reader.look_until_in_doubt(Instant::now());
     eventually("it knows why", || reader.suspects(&[why]));
-    reader.stays_in_doubt(late + reader.allowed());
+    reader.stays_in_doubt(late + reader.a_spell());
     let expired = reader.node.stats().expired_beats;
     mends(&mut cluster);
     reader.look_until_coherent();

@@ -3,14 +3,14 @@
 #[path = "invalidation/support.rs"]
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use afterwrite::bus::LocalBus;
 use afterwrite::invalidation::cache::Invalidation;
 use afterwrite::invalidation::caches::BoundedMap;
 use afterwrite::invalidation::coherent::{Coherent, Loaded};
 use afterwrite::invalidation::fence::Coherence;
-use afterwrite::invalidation::{EmitError, Emitted, Farewell, Invalidator, WatchError, Why};
+use afterwrite::invalidation::{EmitError, Emitted, Farewell, Invalidator, TICK, WatchError, Why};
 use support::{LONG, Moody, entity, eventually, nap, pair, quick, recorder};
 
 #[test]
@@ -202,11 +202,16 @@ fn i6_deadlines_hold_though_everything_else_stands_still() {
     });
     let _ = pair.writer.emit(&entity(), "1").unwrap();
     assert_eq!(pair.seen.next(LONG), "1");
-    // The bus's thread and the one that beats wait for the stuck cache.
+    // The bus's thread and the one that beats wait for the stuck cache: what was heard was sent before.
+    let sticks = Instant::now();
     eventually("the other cache doubts", || {
         pair.watch.coherence() == Coherence::Suspect
     });
+    let took = sticks.elapsed();
     gate.send(()).unwrap();
+    let late = pair.reader.stats().worst_lateness.saturating_sub(TICK);
+    let allowed = pair.reader.settings().bound() + late;
+    assert!(took < allowed, "{took:?}, allowed were {allowed:?}");
     eventually("all is well again", || {
         pair.reader.coherence(&entity()) == Coherence::Coherent
     });

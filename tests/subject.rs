@@ -1,5 +1,9 @@
 //! I1: subjects, their encoding, their errors, and the allocations that they do without.
 
+#[path = "support/place.rs"]
+#[allow(unreachable_pub)] // The fuzzer sees it.
+mod place;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -10,6 +14,7 @@ use afterwrite::invalidation::subject::{
     Address, EncodedId, Entity, EntityRef, Id, IdRef, MAX_ENTITY_LEN, MAX_ID_LEN, MAX_PREFIX_LEN,
     MAX_SUBJECT_LEN, Part, Pattern, Prefix, Subject, SubjectError, Topic,
 };
+use place::check_place;
 use proptest::prelude::*;
 
 const NAMES: [&str; 8] = [
@@ -121,13 +126,25 @@ fn i1_errors_name_the_byte_and_its_place() {
     let long_entity = format!("p.q.{}.1", "e".repeat(MAX_ENTITY_LEN + 1));
     let long_id = format!("p.q.e.{}", "1".repeat(MAX_ID_LEN + 1));
     let long_escaped = format!("p.q.e.{}", "%20".repeat(MAX_ID_LEN + 1));
+    let long_mixed = format!("p.q.e.%20{}", "1".repeat(MAX_ID_LEN));
     let byte = |part, byte, at| Byte { part, byte, at };
+    let other = |at, byte| OtherPrefix { at, byte };
+    let escape = |at, byte| Escape { at, byte };
+    let stray = |at, byte| NotUtf8 { at, byte };
+    let too_long = |part, len, max, at| TooLong { part, len, max, at };
+    let too_short = |len, at| TooShort {
+        part: Part::Incarnation,
+        len,
+        min: 16,
+        at,
+    };
+    let id_too_long = |at| too_long(Part::Id, 1_025, MAX_ID_LEN, at);
     let cases = [
-        ("", OtherPrefix { at: 0 }),
-        ("p.q", OtherPrefix { at: 3 }),
-        ("p.r.e.1", OtherPrefix { at: 2 }),
-        ("P.q.e.1", OtherPrefix { at: 0 }),
-        ("p.qe.1", OtherPrefix { at: 3 }),
+        ("", other(0, None)),
+        ("p.q", other(3, None)),
+        ("p.r.e.1", other(2, Some(b'r'))),
+        ("P.q.e.1", other(0, Some(b'P'))),
+        ("p.qe.1", other(3, Some(b'e'))),
         (
             "p.q.",
             Empty {
@@ -170,22 +187,22 @@ fn i1_errors_name_the_byte_and_its_place() {
         ("p.q.a%20.1", byte(Part::Entity, b'%', 5)),
         ("p.q.%20.1", byte(Part::Entity, b'%', 4)),
         ("p.q.>", byte(Part::Entity, b'>', 4)),
-        ("p.q.e.%", Escape { at: 6 }),
-        ("p.q.e.a%2", Escape { at: 7 }),
-        ("p.q.e.a%2e", Escape { at: 7 }),
-        ("p.q.e.a%G0", Escape { at: 7 }),
-        ("p.q.e.a%%20", Escape { at: 7 }),
+        ("p.q.e.%", escape(7, None)),
+        ("p.q.e.a%2", escape(9, None)),
+        ("p.q.e.a%2e", escape(9, Some(b'e'))),
+        ("p.q.e.a%G0", escape(8, Some(b'G'))),
+        ("p.q.e.a%%20", escape(8, Some(b'%'))),
         ("p.q.e.a%41", NeedlessEscape { at: 7, byte: b'A' }),
         ("p.q.e.%20%7E", NeedlessEscape { at: 9, byte: b'~' }),
-        ("p.q.e.%80", NotUtf8 { at: 6 }),
-        ("p.q.e.%C3", NotUtf8 { at: 6 }),
-        ("p.q.e.%C3a", NotUtf8 { at: 6 }),
-        ("p.q.e.%C3%20", NotUtf8 { at: 6 }),
-        ("p.q.e.%C0%80", NotUtf8 { at: 6 }),
-        ("p.q.e.%ED%A0%80", NotUtf8 { at: 6 }),
-        ("p.q.e.%F4%90%80%80", NotUtf8 { at: 6 }),
-        ("p.q.e.%20%FF", NotUtf8 { at: 9 }),
-        ("p.q.e.%C3%2", Escape { at: 9 }),
+        ("p.q.e.%80", stray(6, 0x80)),
+        ("p.q.e.%C3", stray(6, 0xc3)),
+        ("p.q.e.%C3a", stray(6, 0xc3)),
+        ("p.q.e.%C3%20", stray(6, 0xc3)),
+        ("p.q.e.%C0%80", stray(6, 0xc0)),
+        ("p.q.e.%ED%A0%80", stray(6, 0xed)),
+        ("p.q.e.%F4%90%80%80", stray(6, 0xf4)),
+        ("p.q.e.%20%FF", stray(9, 0xff)),
+        ("p.q.e.%C3%2", escape(11, None)),
         ("p.q.e.%-", Reserved { at: 6 }),
         ("p.q.e.%-alle", Reserved { at: 6 }),
         ("p.q.e.%-All", Reserved { at: 6 }),
@@ -198,57 +215,50 @@ fn i1_errors_name_the_byte_and_its_place() {
         ),
         (
             "p.q.%-c.0123456789abcdef0",
-            TooLong {
-                part: Part::Incarnation,
-                len: 17,
-                max: 16,
-            },
+            too_long(Part::Incarnation, 17, 16, 24),
         ),
-        (
-            "p.q.%-c.0123456789abcde",
-            TooShort {
-                part: Part::Incarnation,
-                len: 15,
-                min: 16,
-            },
-        ),
-        (
-            "p.q.%-c.",
-            TooShort {
-                part: Part::Incarnation,
-                len: 0,
-                min: 16,
-            },
-        ),
+        ("p.q.%-c.0123456789abcde", too_short(15, 23)),
+        ("p.q.%-c.", too_short(0, 8)),
         ("p.q.%-c.0123.456", byte(Part::Incarnation, b'.', 12)),
         (
             &long_entity,
-            TooLong {
-                part: Part::Entity,
-                len: 129,
-                max: MAX_ENTITY_LEN,
-            },
+            too_long(Part::Entity, 129, MAX_ENTITY_LEN, 132),
         ),
-        (
-            &long_id,
-            TooLong {
-                part: Part::Id,
-                len: 1_025,
-                max: MAX_ID_LEN,
-            },
-        ),
-        (
-            &long_escaped,
-            TooLong {
-                part: Part::Id,
-                len: 1_025,
-                max: MAX_ID_LEN,
-            },
-        ),
+        (&long_id, id_too_long(1_030)),
+        (&long_escaped, id_too_long(6 + 3 * 1_024)),
+        (&long_mixed, id_too_long(6 + 3 + 1_023)),
     ];
     for (subject, error) in cases {
         assert_eq!(prefix.parse(subject), Err(error), "{subject:?}");
-        assert!(!error.to_string().is_empty());
+        check_place(subject, "p.q.", &error);
+    }
+}
+
+#[test]
+fn i1_errors_say_what_stands_where() {
+    let say = |subject: &str| Prefix::default().parse(subject).unwrap_err().to_string();
+    let cases = [
+        ("cache.x", "not under the prefix: byte 0x78 at 6"),
+        ("cache", "not under the prefix: its end at 5"),
+        (
+            "cache.invalidate.e.%2g",
+            "broken escape: byte 0x67 at 21, where an upper-case hexadecimal digit should be",
+        ),
+        (
+            "cache.invalidate.e.%2",
+            "broken escape: its end at 21, where an upper-case hexadecimal digit should be",
+        ),
+        (
+            "cache.invalidate.e.%FF",
+            "escape at byte 19 of 0xFF, which begins no UTF-8 character",
+        ),
+        (
+            "cache.invalidate.%-c.0",
+            "incarnation of 1 bytes is short of 16: it ends at byte 22",
+        ),
+    ];
+    for (subject, said) in cases {
+        assert_eq!(say(subject), said);
     }
 }
 
@@ -257,7 +267,8 @@ fn i1_names_are_checked_when_they_are_made() {
     let byte = |part, byte, at| Err(SubjectError::Byte { part, byte, at });
     let too_long = |part, max| {
         let len = max + 1;
-        Err(SubjectError::TooLong { part, len, max })
+        let at = max;
+        Err(SubjectError::TooLong { part, len, max, at })
     };
     for name in NAMES {
         assert_eq!(Entity::new(name).unwrap().as_str(), name);
@@ -431,11 +442,15 @@ proptest! {
     #[test]
     fn i1_nothing_panics(subject in "\\PC*", tail in "[ -~é]*") {
         let prefix = Prefix::new("p").unwrap();
-        prefix.parse(&subject).ok();
-        prefix.parse(&format!("p.{tail}")).ok();
-        prefix.parse(&format!("p.%-{tail}")).ok();
-        prefix.parse(&format!("p.e.{tail}")).ok();
-        prefix.parse(&format!("p.e.%{tail}")).ok();
+        let parse = |subject: &str| {
+            if let Err(error) = prefix.parse(subject) {
+                check_place(subject, "p.", &error);
+            }
+        };
+        parse(&subject);
+        for begin in ["p.", "p.%-", "p.e.", "p.e.%", "p.e.%C3"] {
+            parse(&format!("{begin}{tail}"));
+        }
         Subject::new(&subject).ok();
         if let Ok(pattern) = Pattern::new(&tail) {
             pattern.matches(&subject);

@@ -4,8 +4,12 @@
 
 use std::sync::LazyLock;
 
-use afterwrite::invalidation::subject::{Address, IdRef, Prefix, SubjectError, Topic};
+#[path = "../../tests/support/place.rs"]
+mod place;
+
+use afterwrite::invalidation::subject::{Address, IdRef, Prefix, Topic};
 use libfuzzer_sys::fuzz_target;
+use place::check_place;
 
 static PREFIX: LazyLock<Prefix> = LazyLock::new(|| Prefix::new("p.q").expect("a prefix"));
 
@@ -98,31 +102,12 @@ fn check(subject: &str) {
         ),
         Ok(other) => panic!("{other:?}"),
         Err(error) => {
-            check_place(subject, error);
+            check_place(subject, "p.q.", error);
             (None, subject.to_owned())
         }
     };
     assert_eq!(seen, naive(subject), "{subject:?}: {parsed:?}");
     assert_eq!(formatted, subject);
-}
-
-fn check_place(subject: &str, error: &SubjectError) {
-    let bytes = subject.as_bytes();
-    match *error {
-        SubjectError::Byte { byte, at, .. } => assert_eq!(bytes[at], byte),
-        SubjectError::Escape { at }
-        | SubjectError::NeedlessEscape { at, .. }
-        | SubjectError::NotUtf8 { at }
-        | SubjectError::Reserved { at } => assert_eq!(bytes[at], b'%'),
-        SubjectError::Empty { at, .. } => assert!(bytes.get(at).is_none_or(|it| *it == b'.')),
-        SubjectError::OtherPrefix { at } => {
-            assert_eq!(subject.get(..at), "p.q.".get(..at));
-            assert_ne!(bytes.get(at), b"p.q.".get(at));
-        }
-        SubjectError::TooLong { len, max, .. } => assert!(len > max),
-        SubjectError::TooShort { len, min, .. } => assert!(len < min),
-        ref other => panic!("{other:?}"),
-    }
 }
 
 fuzz_target!(|input: &str| {

@@ -36,6 +36,7 @@ use std::task::{Context, Poll};
 
 use crate::error::ThreadError;
 use crate::invalidation::subject::{Pattern, Subject};
+use crate::limit::Limit;
 
 pub use chaos::{ChaosBus, ChaosCounts, ChaosNet, Faults, Flow, NodeId, ServerId};
 pub use local::LocalBus;
@@ -277,12 +278,15 @@ impl fmt::Debug for Interest {
     }
 }
 
+/// Of a process: the line says nothing that two buses would say differently.
+static PANICS: Limit = Limit::new();
+
 /// Delivers, and says whether the inbox panicked.
 fn deliver(inbox: &mut dyn Inbox, delivery: Delivery<'_>) -> bool {
     // A panicking inbox is its owner's trouble: it keeps whatever state it left behind.
     let outcome = catch_unwind(AssertUnwindSafe(|| inbox.deliver(delivery)));
     if outcome.is_err() {
-        tracing::error!("an inbox panicked; the subscription goes on");
+        PANICS.say(|| tracing::error!("an inbox panicked; the subscription goes on"));
     }
     outcome.is_err()
 }

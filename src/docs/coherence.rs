@@ -59,8 +59,14 @@
 //! No delay of the network is assumed to be bounded. Assumed are: that writers emit, or hold guards;
 //! that the nodes' monotonic clocks run at nearly the same rate (their readings are never compared) and
 //! do not stand still, as they do while a machine is suspended;
+//! that the thread that ends leases gets its turn within [`TICK`] of a lease's end, which is all that it
+//! needs, since it waits for no lock that a cache, a runtime or the bus could hold;
 //! that loads see what was committed before them, or say by a position what they saw; and that nobody
 //! forges frames.
+//!
+//! The turn of that thread is the machine's to give. Where it comes later, B is longer by as much. That
+//! is measured, from the end of a lease to the doubt: [`late_deadlines`] counts how often it was more
+//! than [`TICK`], and [`worst_lateness`] is the longest. A process that was stopped finds itself late.
 //!
 //! The lease that runs from the sending is the idea of Gray and Cheriton (*Leases*, SOSP 1989), and
 //! the offset between two clocks is bounded by a round trip as Cristian bounds it (*Probabilistic
@@ -101,6 +107,7 @@
 //! | a frame is lost | a gap in the numbers, at the next frame or beat | who missed it |
 //! | a publisher is cut off, stopped or killed | its lease ends | all others |
 //! | this node is cut off, or its subscription is gone | its own beat does not come back for a lease | itself |
+//! | this node's beats are longer than [`Bus::max_payload`]: a mark for each of very many entities | they do not leave, and do not come back | all others; itself, which [says so](crate::invalidation::Why::BeatTooLarge) |
 //! | the connection is made anew | [`Bus::generation`] has changed | itself |
 //! | messages are dropped on this side | the bus says so, or a gap does | itself |
 //! | a watch's queue is full, or its cache fails | at once | that watch alone |
@@ -198,7 +205,10 @@
 //! [`write_limit`]: crate::invalidation::Settings::write_limit
 //! [`min_flush`]: crate::invalidation::Settings::min_flush
 //! [`TICK`]: crate::invalidation::TICK
+//! [`late_deadlines`]: crate::invalidation::InvalidatorStats::late_deadlines
+//! [`worst_lateness`]: crate::invalidation::InvalidatorStats::worst_lateness
 //! [`Bus::generation`]: crate::bus::Bus::generation
 //! [`ChaosBus`]: crate::bus::ChaosBus
 //! [`ChaosNet`]: crate::bus::ChaosNet
+//! [`Bus::max_payload`]: crate::bus::Bus::max_payload
 //! [`Loaded::at`]: crate::invalidation::coherent::Loaded::at

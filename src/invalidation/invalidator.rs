@@ -424,6 +424,15 @@ impl Invalidator {
         }
     }
 
+    /// A write was committed, or may have been, and nobody could be told.
+    pub(super) fn untold(&self, entity: &Entity, error: &EmitError) {
+        if let Some(remote) = self.remote() {
+            remote.complaints.untold.say(|| {
+                tracing::error!(entity = entity.as_str(), %error, "a write could not be told");
+            });
+        }
+    }
+
     /// Lets go of a guard whose write did not happen.
     pub(super) fn drop_guard(&self, guard: Option<(usize, super::outbox::GuardId)>) {
         if let (Some(remote), Some((topic, guard))) = (self.remote(), guard) {

@@ -13,6 +13,7 @@
 //! The driver may be called from several threads. Doubts take no lock, so a thread that
 //! enforces deadlines is never held up by a slow cache.
 
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use thiserror::Error;
 
 use super::cache::{Cache, Reason, Unfinished};
 use super::fence::{Coherence, Fence};
+use super::subject::Entity;
+use crate::limit::Limit;
 
 /// A cache and the fence that stands beside it. Cloning gives another handle to the same two.
 #[derive(Clone)]
@@ -122,14 +125,34 @@ pub struct AlreadyDriven;
 #[derive(Debug)]
 pub struct Driver {
     target: Target,
+    /// What the cache holds, where that is known.
+    entity: Option<Entity>,
     detached: AtomicBool,
+    panics: Limit,
 }
 
 impl Driver {
     fn new(target: &Target) -> Self {
         Self {
             target: target.clone(),
+            entity: None,
             detached: AtomicBool::new(false),
+            panics: Limit::new(),
+        }
+    }
+
+    /// The driver of a cache of this entity.
+    pub(crate) fn of(mut self, entity: &Entity) -> Self {
+        self.entity = Some(entity.clone());
+        self
+    }
+
+    /// Speaks of the cache's panic, if there was one; not under a fence's lock.
+    fn tell(&self, panicked: &Cell<bool>) {
+        if panicked.get() {
+            let entity = self.entity.as_ref().map_or("", Entity::as_str);
+            self.panics
+                .say(|| tracing::error!(entity, "a watcher panicked; its cache is in doubt"));
         }
     }
 
@@ -151,13 +174,15 @@ impl Driver {
     /// [`Unfinished`] when the cache failed. The state then is `Suspect` (or still `Joining`), all
     /// that the cache holds is bypassed, and [`recover`](Self::recover) is due.
     pub fn invalidate(&self, id: &str, position: Option<u64>) -> Result<(), Unfinished> {
-        let remove = || caught(|| self.target.cache.remove(id));
+        let panicked = Cell::new(false);
+        let remove = || caught_as(&panicked, || self.target.cache.remove(id));
         let removed = match position {
             Some(position) => self.target.fence.invalidate_at(id, position, remove),
             None => self.target.fence.invalidate(id, remove),
         };
         if removed.is_err() {
             self.doubt();
+            self.tell(&panicked);
         }
         removed
     }
@@ -172,11 +197,11 @@ impl Driver {
     /// [`Unfinished`] when the cache failed or a doubt came meanwhile: the state is `Suspect` (or
     /// what it was before, if that was not `Coherent`), and [`recover`](Self::recover) is due.
     pub fn flush(&self, reason: Reason, floor: Option<u64>) -> Result<(), Unfinished> {
-        let clear = || ((), caught(|| self.target.cache.clear(reason)).is_ok());
-        match self.target.fence.flush_with(floor, clear) {
-            ((), true) => Ok(()),
-            ((), false) => Err(Unfinished),
-        }
+        let panicked = Cell::new(false);
+        let clear = || caught_as(&panicked, || self.target.cache.clear(reason)).is_ok();
+        let ((), flushed) = self.target.fence.flush_with(floor, || ((), clear()));
+        self.tell(&panicked);
+        if flushed { Ok(()) } else { Err(Unfinished) }
     }
 
     /// Something may have been missed: `Suspect`, or still `Joining`. All older entries are bypassed
@@ -194,12 +219,7 @@ impl Driver {
     ///
     /// [`Unfinished`] when the cache failed, or a doubt came after the call began, which stands.
     pub fn recover(&self, reason: Reason, floor: Option<u64>) -> Result<(), Unfinished> {
-        let clear = || caught(|| self.target.cache.clear(reason)).is_ok();
-        if self.target.fence.recover(floor, clear) {
-            Ok(())
-        } else {
-            Err(Unfinished)
-        }
+        self.recover_if(reason, floor, || true)
     }
 
     /// As [`recover`](Self::recover), unless `still` answers `false`. It is asked when a doubt that
@@ -210,12 +230,11 @@ impl Driver {
         floor: Option<u64>,
         still: impl FnOnce() -> bool,
     ) -> Result<(), Unfinished> {
-        let clear = || caught(|| self.target.cache.clear(reason)).is_ok() && still();
-        if self.target.fence.recover(floor, clear) {
-            Ok(())
-        } else {
-            Err(Unfinished)
-        }
+        let panicked = Cell::new(false);
+        let clear = || caught_as(&panicked, || self.target.cache.clear(reason)).is_ok();
+        let recovered = self.target.fence.recover(floor, || clear() && still());
+        self.tell(&panicked);
+        if recovered { Ok(()) } else { Err(Unfinished) }
     }
 
     /// Asks, of every id, for loads that have seen `position`. Never lowers it. Wait-free.
@@ -256,6 +275,17 @@ impl Drop for Driver {
 
 /// A cache's panic is its own failure, not that of whoever calls it.
 pub(crate) fn caught(call: impl FnOnce() -> Result<(), Unfinished>) -> Result<(), Unfinished> {
+    caught_as(&Cell::new(false), call)
+}
+
+/// The same, and notes whether it panicked.
+fn caught_as(
+    panicked: &Cell<bool>,
+    call: impl FnOnce() -> Result<(), Unfinished>,
+) -> Result<(), Unfinished> {
     // What a panicking cache leaves behind is bypassed by its caller.
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Unfinished))
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        panicked.set(true);
+        Err(Unfinished)
+    })
 }

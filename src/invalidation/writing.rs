@@ -91,7 +91,7 @@ impl Drop for Writing {
         if !self.ended
             && let Err(error) = self.end()
         {
-            tracing::error!(entity = self.entity.as_str(), %error, "a write could not be told");
+            self.invalidator.untold(&self.entity, &error);
         }
     }
 }

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use afterwrite::bus::{
-    Bus, Inbox, Interest, LocalBus, PublishError, Publisher, Status, SubscribeError,
+    Bus, Delivery, Event, Inbox, Interest, LocalBus, PublishError, Publisher, Status,
+    SubscribeError,
 };
 use afterwrite::invalidation::cache::Invalidation;
 use afterwrite::invalidation::fence::Coherence;
@@ -117,18 +118,31 @@ pub struct Moody {
     mood: Arc<Mood>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Mood {
     full: AtomicBool,
     silent: AtomicBool,
     /// Data messages to lose; beats pass.
     lose: AtomicUsize,
+    /// The longest payload that passes, if that is less than the bus beneath takes.
+    narrow: AtomicUsize,
     wakers: Mutex<Vec<Waker>>,
+    inboxes: Mutex<Vec<SharedInbox>>,
+}
+
+/// An inbox that the bus delivers to, and a test as well.
+type SharedInbox = Arc<Mutex<Box<dyn Inbox>>>;
+
+impl std::fmt::Debug for Mood {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mood").finish_non_exhaustive()
+    }
 }
 
 impl Moody {
     pub fn new(bus: LocalBus) -> Self {
-        let mood = Arc::default();
+        let mood = Arc::<Mood>::default();
+        mood.narrow.store(usize::MAX, SeqCst);
         Self { bus, mood }
     }
 
@@ -153,8 +167,21 @@ impl Moody {
         self.mood.silent.store(silent, SeqCst);
     }
 
+    /// From now on no payload passes that is longer, beats included.
+    pub fn set_max_payload(&self, max: usize) {
+        self.mood.narrow.store(max, SeqCst);
+    }
+
     pub fn lose_next(&self, n: usize) {
         self.mood.lose.store(n, SeqCst);
+    }
+
+    /// Tells all who have subscribed that something happened.
+    pub fn tell(&self, event: &Event) {
+        let inboxes = self.mood.inboxes.lock().unwrap().clone();
+        for inbox in inboxes {
+            inbox.lock().unwrap().deliver(Delivery::Event(event));
+        }
     }
 
     /// Publishes as anybody could.
@@ -177,7 +204,10 @@ impl Bus for Moody {
         pattern: &Pattern,
         inbox: Box<dyn Inbox>,
     ) -> Result<Interest, SubscribeError> {
-        self.bus.subscribe(pattern, inbox)
+        let inbox = Arc::new(Mutex::new(inbox));
+        self.mood.inboxes.lock().unwrap().push(inbox.clone());
+        let deliver = move |delivery: Delivery<'_>| inbox.lock().unwrap().deliver(delivery);
+        self.bus.subscribe(pattern, Box::new(deliver))
     }
 
     fn generation(&self) -> u64 {
@@ -189,7 +219,8 @@ impl Bus for Moody {
     }
 
     fn max_payload(&self) -> usize {
-        self.bus.max_payload()
+        let narrow = self.mood.narrow.load(SeqCst);
+        self.bus.max_payload().min(narrow)
     }
 
     fn close(&self) {
@@ -207,6 +238,10 @@ impl Publisher for MoodyPublisher {
     fn publish(&mut self, subject: Subject<'_>, payload: &[u8]) -> Result<(), PublishError> {
         if self.mood.full.load(SeqCst) {
             return Err(PublishError::Full);
+        }
+        let (len, max) = (payload.len(), self.mood.narrow.load(SeqCst));
+        if len > max {
+            return Err(PublishError::TooLarge { len, max });
         }
         let beat = subject.as_str().contains(".%-c.");
         let lose = |n: usize| n.checked_sub(1);

@@ -34,9 +34,9 @@ use afterwrite::invalidation::caches::BoundedMap;
 use afterwrite::invalidation::coherent::Coherent;
 use afterwrite::invalidation::fence::Coherence;
 use afterwrite::invalidation::subject::Entity;
-use afterwrite::invalidation::{Farewell, Invalidator, InvalidatorStats, Settings, Watch};
+use afterwrite::invalidation::{Farewell, Invalidator, InvalidatorStats, Settings, TICK, Watch};
 
-use support::stage::{BUSY, Rows, Source, nap, settings};
+use support::stage::{Rows, Source, nap, settings};
 use weather::{CALM, Dice, LAST, LASTS, Last, ms};
 
 const NODES: usize = 3;
@@ -101,6 +101,11 @@ impl Member {
         self.watch.coherence() == Coherence::Coherent
     }
 
+    /// What the machine has added to B up to now; see `Reader::starved`.
+    fn starved(&self) -> Duration {
+        self.node.stats().worst_lateness.saturating_sub(TICK)
+    }
+
     fn hears_all(&self) -> bool {
         self.node.stats().publishers == NODES - 1
     }
@@ -125,8 +130,8 @@ struct World {
     planted: Planted,
     entity: Entity,
     rows: Rows,
-    /// Within this time of being told, a version is known, or nothing is served as coherent.
-    allowed: Duration,
+    /// B: within this time of being told, a version is known, or nothing is served as coherent.
+    bound: Duration,
     /// No fault is under way, and all have got over the last one.
     calm: AtomicBool,
     resting: AtomicBool,
@@ -147,7 +152,7 @@ impl World {
             planted,
             entity: Entity::new("user").unwrap(),
             rows: Rows::of(NODES * ROWS),
-            allowed: Self::settings("any").bound() + BUSY,
+            bound: Self::settings("any").bound(),
             calm: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -266,8 +271,8 @@ impl World {
 
     fn look(&self, member: &Member, dice: &mut Dice) {
         let id = dice.index(NODES * ROWS);
-        // Asked in this order, so that time that passes in between excuses more, never less.
-        let due = self.rows.due(id, self.allowed);
+        // Taken first, so that time that passes in between excuses more, never less.
+        let asked = Instant::now();
         let coherent = member.is_coherent();
         let known = member.users.get(&id.to_string());
         if self.calm.load(SeqCst) {
@@ -281,10 +286,16 @@ impl World {
             }
             None => (self.load(member, id, dice), "loaded"),
         };
-        if coherent && version.is_none_or(|version| version < due) {
-            self.fail(format!(
-                "{how} as coherent, id {id}: version {version:?}, due was {due}"
-            ));
+        let due = |starved| self.rows.due(id, self.bound + starved, asked);
+        let is_old = |due| version.is_none_or(|version| version < due);
+        if coherent && is_old(due(Duration::ZERO)) {
+            let starved = member.starved();
+            let due = due(starved);
+            if is_old(due) {
+                self.fail(format!(
+                    "{how} as coherent, id {id}: version {version:?}, due was {due}, late by {starved:?}"
+                ));
+            }
         }
     }
 
@@ -349,7 +360,8 @@ impl World {
             // Only the next beat is left to tell of what was lost.
             self.mend_all(members);
         }
-        nap(self.allowed);
+        // So long that whatever was under way has come to nothing.
+        nap(self.bound + ms(1_000));
         self.verdict()?;
         members.iter().try_for_each(|one| self.knows_all(one))?;
         self.mend_all(members);

@@ -16,12 +16,9 @@ use afterwrite::invalidation::caches::BoundedMap;
 use afterwrite::invalidation::coherent::Coherent;
 use afterwrite::invalidation::fence::Coherence;
 use afterwrite::invalidation::subject::Entity;
-use afterwrite::invalidation::{EmitError, Emitted, Invalidator, Settings, Watch, Why};
+use afterwrite::invalidation::{EmitError, Emitted, Invalidator, Settings, TICK, Watch, Why};
 
 pub const IDS: usize = 16;
-
-/// What a machine that does much else besides may add to the deadline thread's delay.
-pub const BUSY: Duration = Duration::from_millis(1_000);
 
 /// Quick, so that a lease ends within a test.
 pub fn settings(name: &str) -> Settings {
@@ -51,8 +48,8 @@ pub trait Source: Send + Sync + 'static {
     /// What a load reads now.
     fn version(&self, id: usize) -> u64;
 
-    /// The newest version that was told more than `age` ago.
-    fn due(&self, id: usize, age: Duration) -> u64;
+    /// The newest version that was told more than `age` before that moment.
+    fn due(&self, id: usize, age: Duration, at: Instant) -> u64;
 }
 
 /// The rows, and when each version of them was told.
@@ -117,10 +114,9 @@ impl Source for Rows {
         self.versions[id].load(SeqCst)
     }
 
-    fn due(&self, id: usize, age: Duration) -> u64 {
-        let now = Instant::now();
+    fn due(&self, id: usize, age: Duration, at: Instant) -> u64 {
         let told = self.told[id].lock().unwrap();
-        let old = told.iter().rev().find(|(at, _)| *at + age < now);
+        let old = told.iter().rev().find(|(then, _)| *then + age < at);
         old.map_or(0, |&(_, version)| version)
     }
 }
@@ -133,6 +129,8 @@ pub struct Reader {
     pub entity: Entity,
     source: Arc<dyn Source>,
     turn: AtomicUsize,
+    /// Late deadlines that are accounted for otherwise.
+    known_late: AtomicU64,
 }
 
 impl Reader {
@@ -148,6 +146,7 @@ impl Reader {
             entity,
             source,
             turn: AtomicUsize::new(0),
+            known_late: AtomicU64::new(0),
         }
     }
 
@@ -155,9 +154,30 @@ impl Reader {
         self.watch.coherence() == Coherence::Coherent
     }
 
-    /// Within this time of being told, a version is known here, or nothing is served as coherent.
-    pub fn allowed(&self) -> Duration {
-        self.node.settings().bound() + BUSY
+    /// B: within this time of being told, a version is known here, or nothing is served as coherent.
+    pub fn bound(&self) -> Duration {
+        self.node.settings().bound()
+    }
+
+    /// So long that whatever was under way when something broke has come to nothing.
+    pub fn a_spell(&self) -> Duration {
+        self.bound() + Duration::from_secs(1)
+    }
+
+    /// What the machine has added to B up to now: by how much more than its tick the thread that ends
+    /// leases was late at most. Asked after the fact that it is to excuse.
+    pub fn starved(&self) -> Duration {
+        let stats = self.node.stats();
+        if stats.late_deadlines == self.known_late.load(SeqCst) {
+            return Duration::ZERO;
+        }
+        stats.worst_lateness.saturating_sub(TICK)
+    }
+
+    /// Whatever was late up to now excuses nothing that follows.
+    pub fn forget_lateness(&self) {
+        self.known_late
+            .store(self.node.stats().late_deadlines, SeqCst);
     }
 
     pub fn load(&self, id: usize) -> u64 {
@@ -167,23 +187,26 @@ impl Reader {
         loaded.unwrap().unwrap()
     }
 
-    /// What has to be known by now.
-    pub fn due(&self, id: usize) -> u64 {
-        self.source.due(id, self.allowed())
-    }
-
     /// Looks at one id; says whether it was served as coherent. Fails if it then is older than it
     /// may be.
     pub fn look(&self, id: usize) -> bool {
-        // Asked first, so that time that passes in between excuses more, never less.
-        self.look_when_due(id, self.due(id))
+        self.look_as_of(id, Instant::now())
     }
 
-    /// The same, with what was due a moment ago.
-    pub fn look_when_due(&self, id: usize, due: u64) -> bool {
+    /// The same, of a moment ago: what was due then has to be known. Time that passes in between
+    /// excuses more, never less.
+    pub fn look_as_of(&self, id: usize, asked: Instant) -> bool {
         let coherent = self.is_coherent();
         if let (true, Some(Some(version))) = (coherent, self.users.get(&id.to_string())) {
-            assert!(version >= due, "id {id}: version {version}, due was {due}");
+            let due = |starved| self.source.due(id, self.bound() + starved, asked);
+            if version < due(Duration::ZERO) {
+                let starved = self.starved();
+                let due = due(starved);
+                assert!(
+                    version >= due,
+                    "id {id}: version {version}, due was {due}, late by {starved:?}"
+                );
+            }
             return true;
         }
         self.load(id);
@@ -230,7 +253,13 @@ impl Reader {
             if !self.is_coherent() {
                 return;
             }
-            assert!(past < self.allowed(), "still coherent after {past:?}");
+            if past >= self.bound() {
+                let starved = self.starved();
+                assert!(
+                    past < self.bound() + starved,
+                    "still coherent after {past:?}, late by {starved:?}"
+                );
+            }
             self.look_on();
         }
     }
@@ -244,7 +273,7 @@ impl Reader {
     /// Nobody writes. Once B has passed, what is served as coherent is what was written last, and
     /// after a load it is served.
     pub fn serves_the_last_once_quiet(&self) {
-        nap(self.node.settings().bound());
+        nap(self.bound());
         self.look_until_coherent();
         for id in 0..IDS {
             let last = self.source.version(id);

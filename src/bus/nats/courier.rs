@@ -29,6 +29,7 @@ use tokio::task::unconstrained;
 
 use super::super::PublishError;
 use super::events::Shared;
+use crate::limit::Limit;
 
 /// How many messages a tray holds at most.
 const CAPACITY: usize = 8_192;
@@ -201,6 +202,7 @@ pub(super) fn carry(
     shared: Arc<Shared>,
 ) -> impl Future<Output = ()> + Send {
     let courier = Courier(tray);
+    let too_long = Limit::new();
     // Outside the task's budget: what paces it is the room in the client's queue.
     unconstrained(async move {
         let tray = &courier.0;
@@ -215,7 +217,9 @@ pub(super) fn carry(
                     Ok(()) => {}
                     // The limit shrank meanwhile, with another connection: it is lost.
                     Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                        tracing::warn!("a message is longer than the new server takes");
+                        too_long.say(|| {
+                            tracing::warn!("a message is longer than the new server takes");
+                        });
                     }
                     Err(_) => return shared.end(),
                 }

@@ -12,6 +12,7 @@ pub const FAULTS: &[&str] = &[
     "fence_attach_acquire",
     "fence_check_then_insert",
     "fence_detach_release",
+    "fence_no_epoch_on_doubt",
     "fence_no_epoch_on_leaving",
     "fence_no_stripes",
     "fence_raise_release",

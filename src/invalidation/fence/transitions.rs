@@ -90,9 +90,15 @@ impl Fence {
 
     /// Something may have been missed.
     pub(crate) fn doubt(&self) {
-        self.raise_epoch(|word| match word.state() {
-            Coherence::Joining => Coherence::Joining,
-            _ => Coherence::Suspect,
+        self.raise(|word| {
+            let state = match word.state() {
+                Coherence::Joining => Coherence::Joining,
+                _ => Coherence::Suspect,
+            };
+            match planted("fence_no_epoch_on_doubt") {
+                true => word.with(state),
+                false => word.next(state),
+            }
         });
     }
 

@@ -86,9 +86,11 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
     drop(core);
     if deaf {
         // Before the beat that was planned: it has to come back by it.
-        remote.complain(|| tracing::warn!("hears nothing of its own; subscribes again"));
+        let limit = &remote.complaints.deaf;
+        limit.say(|| tracing::warn!("hears nothing of its own; subscribes again"));
         if let Err(error) = inner.subscribe(remote.bus.as_ref()) {
-            remote.complain(|| tracing::error!(%error, "the bus refuses to subscribe"));
+            let limit = &remote.complaints.not_subscribed;
+            limit.say(|| tracing::error!(%error, "the bus refuses to subscribe"));
         }
     }
     let mut out = remote.out.lock();
@@ -107,7 +109,10 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
     }
     let Some(plan) = plan else { return next };
     match outbox.beat(&plan, false, now, wire.as_mut()) {
-        Ok(()) => next,
+        Ok(()) => {
+            remote.too_large_since.store(0, Relaxed);
+            next
+        }
         Err(NoBeat::Bus(PublishError::Full) | NoBeat::Stale) => {
             drop(out);
             remote.core.lock().node.retry_beat(now);
@@ -116,7 +121,15 @@ fn turn(inner: &Arc<Inner>, remote: &Remote, waker: &Waker) -> Micros {
         }
         Err(error) => {
             remote.beats_failed.fetch_add(1, Relaxed);
-            remote.complain(|| tracing::error!(?error, "a beat could not be sent"));
+            if let NoBeat::Bus(PublishError::TooLarge { .. }) = error {
+                remote.beats_too_large.fetch_add(1, Relaxed);
+                // Only this thread writes it.
+                if remote.too_large_since.load(Relaxed) == 0 {
+                    remote.too_large_since.store(now, Relaxed);
+                }
+            }
+            let limit = &remote.complaints.beat_unsent;
+            limit.say(|| tracing::error!(?error, "a beat could not be sent"));
             next
         }
     }

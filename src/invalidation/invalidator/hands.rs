@@ -178,7 +178,7 @@ impl Effects for Hands<'_> {
     }
 
     fn stray(&mut self, entity: &Entity) {
-        self.remote.complain(|| {
+        self.remote.complaints.stray.say(|| {
             let max = self.inner.settings.max_entities;
             tracing::warn!(entity = %entity.as_str(), max, "more entities than are kept track of");
         });
@@ -223,7 +223,7 @@ impl Inner {
         let (tell, name) = (watcher.tell.clone(), entity.clone());
         let target = Target::new(move |what: Invalidation<'_>| tell(&name, what));
         // A fresh target has no driver.
-        let driver = self.attach(&target).ok()?;
+        let driver = self.attach(entity, &target).ok()?;
         let feed = Feed::queued(driver, watcher.worker.budget.clone(), self.min_flush());
         let worker = Some(watcher.worker.clone());
         let listener = Arc::new(Listener::new(entity.clone(), row, feed, worker));

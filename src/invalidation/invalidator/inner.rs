@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ahash::RandomState;
 use parking_lot::{Mutex, RwLock};
@@ -28,6 +28,7 @@ use crate::invalidation::protocol::{Micros, Node, OwnMarks};
 use crate::invalidation::settings::{Settings, micros};
 use crate::invalidation::subject::{Address, Entity, IdRef, Pattern};
 use crate::invalidation::target::{Driver, Target};
+use crate::limit::Limit;
 
 /// The receiving half.
 #[derive(Debug)]
@@ -71,8 +72,27 @@ pub(super) struct Remote {
     pub(super) farewell: Mutex<Option<super::types::Farewell>>,
     pub(super) done: Done,
     pub(super) beats_failed: AtomicU64,
+    pub(super) beats_too_large: AtomicU64,
+    /// Since when beats are longer than the bus takes; 0 if they are not.
+    pub(super) too_large_since: AtomicU64,
     pub(super) malformed: AtomicU64,
-    complaint: Mutex<Option<Instant>>,
+    pub(super) complaints: Complaints,
+}
+
+/// What is logged, each kind at a rate of its own.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    pub(super) malformed: Limit,
+    pub(super) publish_denied: Limit,
+    pub(super) subscribe_denied: Limit,
+    pub(super) bus_error: Limit,
+    pub(super) deaf: Limit,
+    pub(super) not_subscribed: Limit,
+    pub(super) beat_unsent: Limit,
+    pub(super) stray: Limit,
+    pub(super) untold: Limit,
+    pub(super) forked: Limit,
+    pub(super) waker: Limit,
 }
 
 /// A thread that can be woken once it is there.
@@ -138,8 +158,10 @@ impl Remote {
             farewell: Mutex::new(None),
             done: Done::default(),
             beats_failed: AtomicU64::new(0),
+            beats_too_large: AtomicU64::new(0),
+            too_large_since: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
-            complaint: Mutex::new(None),
+            complaints: Complaints::default(),
         }
     }
 
@@ -156,26 +178,16 @@ impl Remote {
     pub(super) fn wake_resolved(&self) {
         if self.awaited.load(Relaxed) > 0 {
             let wakers = self.out.lock().outbox.take_wakers();
-            wakers.into_iter().for_each(wake);
+            wakers.into_iter().for_each(|waker| self.wake(waker));
         }
     }
 
-    /// Runs `log` at most once a second.
-    pub(super) fn complain(&self, log: impl FnOnce()) {
-        let mut last = self.complaint.lock();
-        let due = last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1));
-        if due {
-            *last = Some(Instant::now());
-            drop(last);
-            log();
+    /// Wakes a task of somebody else's, whose panic is its own affair.
+    fn wake(&self, waker: Waker) {
+        if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+            let limit = &self.complaints.waker;
+            limit.say(|| tracing::error!("a waker panicked"));
         }
-    }
-}
-
-/// Wakes a task of somebody else's, whose panic is its own affair.
-fn wake(waker: Waker) {
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        tracing::error!("a waker panicked");
     }
 }
 
@@ -184,12 +196,13 @@ impl Inner {
         micros(self.settings.min_flush)
     }
 
-    /// Becomes the driver of a cache, alone or not.
-    pub(super) fn attach(&self, target: &Target) -> Result<Driver, WatchError> {
-        Ok(match &self.remote {
+    /// Becomes the driver of a cache of this entity, alone or not.
+    pub(super) fn attach(&self, entity: &Entity, target: &Target) -> Result<Driver, WatchError> {
+        let driver = match &self.remote {
             Some(_) => target.attach(self.settings.lease_or_default())?,
             None => target.attach_alone()?,
-        })
+        };
+        Ok(driver.of(entity))
     }
 
     /// Lets the receiving half act, and takes a new incarnation if it found a twin.
@@ -225,10 +238,12 @@ impl Inner {
     #[cold]
     fn reincarnate(&self, remote: &Remote, node: &mut Node, now: Micros) {
         let incarnation = random_incarnation();
-        tracing::warn!(
-            old = %node.incarnation(), new = %incarnation,
-            "another node speaks with this node's incarnation; taking a new one"
-        );
+        remote.complaints.forked.say(|| {
+            tracing::warn!(
+                old = %node.incarnation(), new = %incarnation,
+                "another node speaks with this node's incarnation; taking a new one"
+            );
+        });
         node.reincarnate(incarnation, now);
         remote.out.lock().outbox.reincarnate(incarnation, now);
         remote.beat.wake();
@@ -269,7 +284,8 @@ impl Inner {
             Ok(address) => address,
             Err(error) => {
                 remote.malformed.fetch_add(1, Relaxed);
-                remote.complain(|| tracing::warn!(subject, %error, "a subject makes no sense"));
+                let limit = &remote.complaints.malformed;
+                limit.say(|| tracing::warn!(subject, %error, "a subject makes no sense"));
                 return;
             }
         };
@@ -307,7 +323,8 @@ impl Inner {
                 remote.out.lock().outbox.end();
             }
             Event::PublishDenied { subject } => {
-                remote.complain(|| tracing::error!(subject, "the server denies publishing"));
+                let limit = &remote.complaints.publish_denied;
+                limit.say(|| tracing::error!(subject, "the server denies publishing"));
                 if let Ok(
                     Address::One { entity, .. }
                     | Address::All { entity }
@@ -322,7 +339,8 @@ impl Inner {
                 if !self.is_ours(subject) {
                     return;
                 }
-                remote.complain(|| tracing::error!(subject, "the server denies subscribing"));
+                let limit = &remote.complaints.subscribe_denied;
+                limit.say(|| tracing::error!(subject, "the server denies subscribing"));
                 let mut core = remote.core.lock();
                 let now = self.clock.now();
                 self.with_node(remote, &mut core, now, |node, hands| {
@@ -331,7 +349,8 @@ impl Inner {
                 remote.out.lock().outbox.expire(Micros::MAX);
             }
             Event::Error { message } => {
-                remote.complain(|| tracing::warn!(message, "the bus reports an error"));
+                let limit = &remote.complaints.bus_error;
+                limit.say(|| tracing::warn!(error = message, "the bus reports an error"));
             }
             Event::Connected { .. } | Event::Disconnected | Event::Lost { .. } => {}
         }

@@ -151,7 +151,7 @@ impl Invalidator {
         let listener = match self.remote() {
             None => {
                 let _alone = inner.meeting.lock();
-                let listener = listener(0, feed(inner.attach(target)?));
+                let listener = listener(0, feed(inner.attach(entity, target)?));
                 inner.list(listener.clone());
                 inner.adopt_by_all(&mut Board::default(), 0, entity);
                 listener
@@ -169,7 +169,7 @@ impl Invalidator {
                 })?;
                 let Core { node, board, .. } = &mut *core;
                 // Last, so that a cache whose watch is refused is as it was.
-                let driver = inner.attach(target).inspect_err(|_| {
+                let driver = inner.attach(entity, target).inspect_err(|_| {
                     node.release(row);
                     if board.of(row).is_empty() {
                         node.untrack(row);
@@ -322,7 +322,7 @@ impl Invalidator {
             .is_some_and(|remote| remote.core.lock().node.is_plain(entity))
     }
 
-    /// Who keeps `entity` from being coherent, and why. Empty if nobody does, or nobody watches it.
+    /// Who keeps `entity` from being coherent, why, and for how long. Empty if nobody does, or nobody watches it.
     #[must_use]
     pub fn suspects(&self, entity: &Entity) -> Vec<Suspect> {
         let Some(remote) = self.remote() else {
@@ -337,13 +337,24 @@ impl Invalidator {
         let own = (self.settings().name.clone(), core.node.incarnation());
         drop(core);
         let suspect = |doubter| match doubter {
-            Doubter::OwnPath => (own.0.clone(), Some(own.1), Why::OwnPath, None),
-            Doubter::Ended => (own.0.clone(), Some(own.1), Why::Ended, None),
-            Doubter::Crowded => (String::new(), None, Why::TooManyPublishers, None),
-            Doubter::Expected { name } => (name.into(), None, Why::Expected, None),
-            Doubter::Unsettled { name, incarnation } => {
+            Doubter::OwnPath { since } => {
+                let too_large = remote.too_large_since.load(Relaxed);
+                let (why, since) = match too_large {
+                    0 => (Why::OwnPath, since),
+                    since => (Why::BeatTooLarge, since),
+                };
+                (own.0.clone(), Some(own.1), why, since)
+            }
+            Doubter::Ended { since } => (own.0.clone(), Some(own.1), Why::Ended, since),
+            Doubter::Crowded { since } => (String::new(), None, Why::TooManyPublishers, since),
+            Doubter::Expected { name, since } => (name.into(), None, Why::Expected, since),
+            Doubter::Unsettled {
+                name,
+                incarnation,
+                since,
+            } => {
                 let name = name.map_or_else(|| own.0.clone(), String::from);
-                (name, Some(incarnation), Why::Unsettled, None)
+                (name, Some(incarnation), Why::Unsettled, since)
             }
             Doubter::Peer {
                 name,
@@ -356,15 +367,14 @@ impl Invalidator {
                     PeerWhy::Uncalibrated => Why::Uncalibrated,
                     PeerWhy::Awaited => Why::Awaited,
                 };
-                let span = Duration::from_micros(now.saturating_sub(since));
-                (name.into(), Some(incarnation), why, Some(span))
+                (name.into(), Some(incarnation), why, since)
             }
         };
-        let public = |(name, incarnation, why, for_how_long)| Suspect {
+        let public = |(name, incarnation, why, since)| Suspect {
             name,
             incarnation,
             why,
-            for_how_long,
+            for_how_long: Duration::from_micros(now.saturating_sub(since)),
         };
         doubters.into_iter().map(suspect).map(public).collect()
     }
@@ -404,6 +414,7 @@ impl Invalidator {
             (core.node.counts(), core.node.heard())
         };
         let outbox = remote.out.lock().outbox.counts();
+        let lateness = remote.deadline.lateness(self.inner().clock);
         InvalidatorStats {
             sent: outbox.sent,
             queued: outbox.queued,
@@ -411,6 +422,7 @@ impl Invalidator {
             refused: outbox.refused,
             failed: outbox.failed,
             beats_failed: remote.beats_failed.load(Relaxed),
+            beats_too_large: remote.beats_too_large.load(Relaxed),
             publishers,
             gaps: node.gaps,
             flushes: node.flushes,
@@ -422,6 +434,8 @@ impl Invalidator {
             strays: node.strays,
             forks: node.forks,
             expired_beats: node.expired_beats,
+            late_deadlines: lateness.late,
+            worst_lateness: lateness.worst,
         }
     }
 

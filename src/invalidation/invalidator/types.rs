@@ -162,8 +162,9 @@ pub struct Suspect {
     pub incarnation: Option<Incarnation>,
     /// What is wrong.
     pub why: Why,
-    /// For how long, where that is known.
-    pub for_how_long: Option<Duration>,
+    /// For how long that has been so, as this node found it: whose lease has ended is silent from
+    /// then on, and a write is unsettled from the beat on that said so.
+    pub for_how_long: Duration,
 }
 
 impl fmt::Display for Suspect {
@@ -172,11 +173,7 @@ impl fmt::Display for Suspect {
             "" => "unnamed",
             name => name,
         };
-        write!(f, "{name}: {}", self.why)?;
-        match self.for_how_long {
-            Some(span) => write!(f, ", for {span:.1?}"),
-            None => Ok(()),
-        }
+        write!(f, "{name}: {}, for {:.1?}", self.why, self.for_how_long)
     }
 }
 
@@ -186,6 +183,9 @@ impl fmt::Display for Suspect {
 pub enum Why {
     /// This node's own beats do not come back: no connection, no right, or too slow a way.
     OwnPath,
+    /// This node's own beats do not leave: with a mark for every entity that it writes to they are longer
+    /// than [`Bus::max_payload`](crate::bus::Bus::max_payload). Fewer entities or a larger limit help.
+    BeatTooLarge,
     /// The bus has ended.
     Ended,
     /// A publisher's lease has ended without a goodbye.
@@ -206,6 +206,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OwnPath => "its own beats do not come back",
+            Self::BeatTooLarge => "its own beats are longer than the bus takes",
             Self::Ended => "the bus has ended",
             Self::Silent => "silent",
             Self::Uncalibrated => "its clock is not understood",
@@ -233,6 +234,10 @@ pub struct InvalidatorStats {
     pub failed: u64,
     /// Beats that the bus did not take.
     pub beats_failed: u64,
+    /// Those among them that were longer than [`Bus::max_payload`](crate::bus::Bus::max_payload). While
+    /// that lasts the others find this node silent, and it does not hear itself:
+    /// [`Why::BeatTooLarge`].
+    pub beats_too_large: u64,
     /// Publishers that are heard.
     pub publishers: usize,
     /// Times that something was missed.
@@ -256,6 +261,12 @@ pub struct InvalidatorStats {
     pub forks: u64,
     /// Beats that came after their lease had ended.
     pub expired_beats: u64,
+    /// Times that the thread which ends leases was late by more than [`TICK`](super::super::TICK): then
+    /// an old value may have been served as coherent for longer than B, by what was above it.
+    pub late_deadlines: u64,
+    /// The longest that this thread was late, be it within [`TICK`](super::super::TICK). If it is late
+    /// at this moment, that counts as well.
+    pub worst_lateness: Duration,
 }
 
 #[cfg(test)]
@@ -264,18 +275,18 @@ mod tests {
 
     #[test]
     fn a_suspect_is_one_line() {
-        let suspect = |name: &str, why, for_how_long| Suspect {
+        let suspect = |name: &str, why, micros| Suspect {
             name: name.to_owned(),
             incarnation: None,
             why,
-            for_how_long,
+            for_how_long: Duration::from_micros(micros),
         };
-        let silent = suspect("a", Why::Silent, Some(Duration::from_micros(4_234_567)));
+        let silent = suspect("a", Why::Silent, 4_234_567);
         assert_eq!(silent.to_string(), "a: silent, for 4.2s");
-        let expected = suspect("b", Why::Expected, None);
-        assert_eq!(expected.to_string(), "b: expected, not heard");
-        let crowd = suspect("", Why::TooManyPublishers, None);
-        assert_eq!(crowd.to_string(), "unnamed: too many publishers");
+        let expected = suspect("b", Why::Expected, 1_500_000);
+        assert_eq!(expected.to_string(), "b: expected, not heard, for 1.5s");
+        let crowd = suspect("", Why::TooManyPublishers, 0);
+        assert_eq!(crowd.to_string(), "unnamed: too many publishers, for 0.0ns");
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Node {
 
     /// The bus has ended: nothing will be coherent again.
     pub(crate) fn ended(&mut self, now: Micros, fx: &mut impl Effects) {
-        self.ended = true;
+        self.ended.get_or_insert(now);
         self.void_proof(now, Reason::Reconnected, fx);
     }
 
@@ -57,7 +57,7 @@ impl Node {
     /// counts as asked for.
     pub(crate) fn asks_again(&mut self, now: Micros) -> bool {
         let deaf = self.heard_itself + DEAF * self.rules.lease <= now;
-        if !deaf || self.ended || self.rules.broken(Mutant::NeverAsksAgain) {
+        if !deaf || self.ended.is_some() || self.rules.broken(Mutant::NeverAsksAgain) {
             return false;
         }
         self.heard_itself = now;
@@ -65,7 +65,9 @@ impl Node {
     }
 
     pub(super) fn void_proof(&mut self, now: Micros, reason: Reason, fx: &mut impl Effects) {
-        self.proof = None;
+        if let Some(proof) = self.proof.take() {
+            self.unproved_since = now.min(proof.sent + self.rules.lease);
+        }
         self.unproved = reason;
         self.hurry(now);
         self.doubt_all(reason, fx);
@@ -188,7 +190,7 @@ impl Node {
         let (sent, generation) = (own.sent, own.generation);
         self.heard_itself = now;
         fx.proved(sent);
-        if self.ended || generation != self.generation || sent + self.rules.lease <= now {
+        if self.ended.is_some() || generation != self.generation || sent + self.rules.lease <= now {
             return;
         }
         match &mut self.proof {
@@ -201,7 +203,7 @@ impl Node {
     fn beat(&mut self, now: Micros, header: &Header, beat: &Beat<'_>, fx: &mut impl Effects) {
         let known = self.peers.find(header.incarnation).is_some();
         // A reader has nothing to tell; but who is waited for by name is heard, whatever it does.
-        let idle = beat.reader && !self.expected.iter().any(|name| **name == *beat.name);
+        let idle = beat.reader && !self.expected.iter().any(|one| *one.name == *beat.name);
         if beat.solicit || (!known && !idle) {
             self.note_for_echo(now, header);
             // Who asks, or is new, waits for the answer.
@@ -286,11 +288,7 @@ impl Node {
         newest: bool,
         fx: &mut impl Effects,
     ) {
-        if newest {
-            for row in self.rows.iter_mut().flatten() {
-                row.settle(slot, false);
-            }
-        }
+        let mut held = Vec::new();
         for mark in beat.marks() {
             let Some(id) = self.row_of(now, mark.entity, fx) else {
                 continue;
@@ -304,11 +302,21 @@ impl Node {
                 row.raise_floor(Some(mark.position));
             }
             if newest && mark.unsettled > 0 {
-                row.settle(slot, true);
+                row.hold(slot, now);
+                held.push(id);
                 self.doubt_row(id, Reason::Unsettled, fx);
+            } else if newest && !held.contains(&id) {
+                row.settle(slot);
             }
             if gap {
                 self.gap(id, now, Reason::Gap, fx);
+            }
+        }
+        // What it does not speak of, it holds no more.
+        if newest {
+            let rows = self.rows.iter_mut().enumerate();
+            for (_, row) in rows.filter(|(id, _)| !held.contains(id)) {
+                row.iter_mut().for_each(|row| row.settle(slot));
             }
         }
     }

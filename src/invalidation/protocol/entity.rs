@@ -18,8 +18,8 @@ pub(crate) enum Belief {
 struct Column {
     /// The highest number seen, or counted as lost by a gap.
     last: u64,
-    /// Whether it holds a write whose outcome is not known.
-    unsettled: bool,
+    /// Since when it holds a write whose outcome is not known, if it does.
+    unsettled: Option<Micros>,
 }
 
 /// The state of one watched entity.
@@ -36,8 +36,8 @@ pub(crate) struct Row {
     pub(crate) floor: u64,
     /// Whether a publisher without frames was heard.
     pub(crate) plain: bool,
-    /// Whether this node holds a write whose outcome is not known.
-    pub(crate) own_unsettled: bool,
+    /// Since when this node holds a write whose outcome is not known, if it does.
+    pub(crate) own_unsettled: Option<Micros>,
     /// How many watch this very entity. Without any it is tracked because all are, and makes room.
     pub(crate) pins: usize,
     /// When it was tracked, or a publisher without frames was heard last.
@@ -56,7 +56,7 @@ impl Row {
             flushed: None,
             floor: 0,
             plain: false,
-            own_unsettled: false,
+            own_unsettled: None,
             pins: 0,
             heard: now,
             columns: Vec::new(),
@@ -67,7 +67,10 @@ impl Row {
     /// Whether it may make room: nobody asked for it by name, and nobody's numbers would be lost.
     pub(crate) fn is_expendable(&self, now: Micros, rules: &Rules) -> bool {
         let numbered = self.columns.iter().any(|column| column.last > 0);
-        self.pins == 0 && !numbered && !self.own_unsettled && self.heard + rules.lease <= now
+        self.pins == 0
+            && !numbered
+            && self.own_unsettled.is_none()
+            && self.heard + rules.lease <= now
     }
 
     fn column(&mut self, slot: Slot) -> &mut Column {
@@ -98,25 +101,36 @@ impl Row {
         gap
     }
 
-    pub(crate) fn settle(&mut self, slot: Slot, unsettled: bool) {
-        let was = std::mem::replace(&mut self.column(slot).unsettled, unsettled);
-        self.unsettled = self.unsettled + usize::from(unsettled) - usize::from(was);
+    /// This publisher holds an unsettled write, from now on or longer.
+    pub(crate) fn hold(&mut self, slot: Slot, now: Micros) {
+        let unsettled = &mut self.column(slot).unsettled;
+        if unsettled.is_none() {
+            *unsettled = Some(now);
+            self.unsettled += 1;
+        }
     }
 
-    /// Whether this publisher holds an unsettled write.
-    pub(crate) fn holds(&self, slot: Slot) -> bool {
-        self.columns
-            .get(slot)
-            .is_some_and(|column| column.unsettled)
+    /// This publisher holds none.
+    pub(crate) fn settle(&mut self, slot: Slot) {
+        if let Some(column) = self.columns.get_mut(slot)
+            && column.unsettled.take().is_some()
+        {
+            self.unsettled -= 1;
+        }
+    }
+
+    /// Since when this publisher holds an unsettled write, if it does.
+    pub(crate) fn held_since(&self, slot: Slot) -> Option<Micros> {
+        self.columns.get(slot)?.unsettled
     }
 
     pub(crate) const fn is_unsettled(&self) -> bool {
-        self.unsettled > 0 || self.own_unsettled
+        self.unsettled > 0 || self.own_unsettled.is_some()
     }
 
     /// The slot will be another's, who begins at 0.
     pub(crate) fn forget(&mut self, slot: Slot) {
-        self.settle(slot, false);
+        self.settle(slot);
         self.column(slot).last = 0;
     }
 

@@ -1,7 +1,7 @@
 //! When an entity may be trusted, and when no longer.
 
 use super::entity::Belief;
-use super::node::{Doubter, Effects, Node, Reason, RowId};
+use super::node::{Doubter, Effects, Expected, Node, Reason, RowId};
 use super::peer::{Hearing, PeerWhy};
 use super::{Micros, Mutant};
 
@@ -9,6 +9,7 @@ impl Node {
     /// Lets time pass: leases end, doubts begin and end.
     pub(crate) fn tick(&mut self, now: Micros, fx: &mut impl Effects) {
         self.age_peers(now, fx);
+        self.miss_expected(now);
         if let Some(proof) = self.proof
             && proof.sent + self.rules.lease <= now
         {
@@ -72,11 +73,22 @@ impl Node {
         }
         for slot in retired {
             for row in self.rows.iter_mut().flatten() {
-                row.settle(slot, false);
+                row.settle(slot);
             }
         }
         if silenced {
             self.doubt_all(Reason::PublisherSilent, fx);
+        }
+    }
+
+    fn miss_expected(&mut self, now: Micros) {
+        for place in 0..self.expected.len() {
+            let vouched = self.expected_until(&self.expected[place].name) > now;
+            let missed = &mut self.expected[place].missed;
+            match vouched {
+                true => *missed = None,
+                false => *missed = missed.or(Some(now)),
+            }
         }
     }
 
@@ -90,9 +102,9 @@ impl Node {
         for (_, peer) in self.peers.iter() {
             until = until.min(peer.deadline());
         }
-        for name in &self.expected {
+        for expected in &self.expected {
             if !self.rules.broken(Mutant::ExpectsNobody) {
-                until = until.min(self.expected_until(name));
+                until = until.min(self.expected_until(&expected.name));
             }
         }
         if self.crowded_until > now {
@@ -226,7 +238,8 @@ impl Node {
         let Some(row) = self.rows.get_mut(id).and_then(Option::as_mut) else {
             return;
         };
-        row.own_unsettled = unsettled;
+        let since = row.own_unsettled.unwrap_or(now);
+        row.own_unsettled = unsettled.then_some(since);
         if unsettled {
             self.doubt_row(id, Reason::Unsettled, fx);
         } else {
@@ -253,42 +266,45 @@ impl Node {
     /// Who keeps an entity from being coherent.
     pub(crate) fn doubters(&self, id: RowId, now: Micros) -> Vec<Doubter> {
         let mut doubters = Vec::new();
-        if self.ended {
-            doubters.push(Doubter::Ended);
+        if let Some(since) = self.ended {
+            doubters.push(Doubter::Ended { since });
         }
         let Some(row) = self.row(id) else {
             return doubters;
         };
         // A proof that is over counts for none, also before time has been let pass.
-        let since = match self
-            .proof
-            .filter(|proof| proof.sent + self.rules.lease > now)
-        {
-            Some(proof) => proof.since.max(row.since),
-            None => {
-                doubters.push(Doubter::OwnPath);
-                row.since
-            }
-        };
+        let over = self.proof.map(|proof| proof.sent + self.rules.lease);
+        let lost = over.map_or(Some(self.unproved_since), |over| {
+            (over <= now).then_some(over)
+        });
+        doubters.extend(lost.map(|since| Doubter::OwnPath { since }));
+        let proof = self.proof.filter(|_| lost.is_none());
+        let since = proof.map_or(row.since, |proof| proof.since.max(row.since));
         if self.crowded_until > now {
-            doubters.push(Doubter::Crowded);
+            let since = self.crowded_since;
+            doubters.push(Doubter::Crowded { since });
         }
-        for name in &self.expected {
+        for Expected { name, missed } in &self.expected {
             if self.expected_until(name) <= now {
-                doubters.push(Doubter::Expected { name: name.clone() });
+                doubters.push(Doubter::Expected {
+                    name: name.clone(),
+                    since: missed.unwrap_or(now),
+                });
             }
         }
-        if row.own_unsettled {
+        if let Some(since) = row.own_unsettled {
             doubters.push(Doubter::Unsettled {
                 name: None,
                 incarnation: self.incarnation,
+                since,
             });
         }
         for (slot, peer) in self.peers.iter() {
-            if row.holds(slot) {
+            if let Some(since) = row.held_since(slot) {
                 doubters.push(Doubter::Unsettled {
                     name: Some(peer.name.clone()),
                     incarnation: peer.incarnation,
+                    since,
                 });
             }
             let why = peer.doubt(now, since, &self.rules);
@@ -299,7 +315,7 @@ impl Node {
                     name: peer.name.clone(),
                     incarnation: peer.incarnation,
                     why,
-                    since: peer.since,
+                    since: peer.doubted_since(why, since),
                 });
             }
         }

@@ -115,10 +115,13 @@ pub(crate) struct Node {
     /// When the incarnation began.
     pub(super) born: Micros,
     pub(super) generation: u64,
-    pub(super) ended: bool,
+    /// Since when the bus has ended.
+    pub(super) ended: Option<Micros>,
     pub(super) proof: Option<Proof>,
     /// Why there is no proof, in words of a reason.
     pub(super) unproved: Reason,
+    /// Since when there is none.
+    pub(super) unproved_since: Micros,
     /// The latest of our beats, oldest first.
     pub(super) own_beats: VecDeque<OwnBeat>,
     pub(super) next_sequence: u64,
@@ -132,8 +135,9 @@ pub(crate) struct Node {
     pub(super) returned: HashMap<Entity, u64, RandomState>,
     pub(super) peers: Peers,
     /// Publishers by name that have to be heard.
-    pub(super) expected: Vec<Box<str>>,
-    /// Until this time there were more publishers than are kept track of.
+    pub(super) expected: Vec<Expected>,
+    /// From and until when there were more publishers than are kept track of.
+    pub(super) crowded_since: Micros,
     pub(super) crowded_until: Micros,
     pub(super) rows: Vec<Option<Row>>,
     pub(super) by_entity: HashMap<Entity, RowId, RandomState>,
@@ -148,17 +152,25 @@ pub(crate) struct Node {
     pub(super) counts: NodeCounts,
 }
 
-/// Who keeps an entity from being coherent, and why.
+/// A name that has to be heard.
+#[derive(Debug, Clone)]
+pub(super) struct Expected {
+    pub(super) name: Box<str>,
+    /// Since when nothing vouches for it, as of the last tick.
+    pub(super) missed: Option<Micros>,
+}
+
+/// Who keeps an entity from being coherent, why, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Doubter {
     /// This node's own beats do not come back.
-    OwnPath,
+    OwnPath { since: Micros },
     /// The bus has ended.
-    Ended,
+    Ended { since: Micros },
     /// There are more publishers than are kept track of.
-    Crowded,
+    Crowded { since: Micros },
     /// A publisher that is expected was not heard.
-    Expected { name: Box<str> },
+    Expected { name: Box<str>, since: Micros },
     /// A publisher.
     Peer {
         name: Box<str>,
@@ -170,6 +182,7 @@ pub(crate) enum Doubter {
     Unsettled {
         name: Option<Box<str>>,
         incarnation: Incarnation,
+        since: Micros,
     },
 }
 
@@ -185,9 +198,10 @@ impl Node {
             incarnation,
             born: now,
             generation: 0,
-            ended: false,
+            ended: None,
             proof: None,
             unproved: Reason::Joined,
+            unproved_since: now,
             own_beats: VecDeque::new(),
             next_sequence: 1,
             beat_due: now,
@@ -198,6 +212,7 @@ impl Node {
             returned: HashMap::default(),
             peers: Peers::default(),
             expected: Vec::new(),
+            crowded_since: 0,
             crowded_until: 0,
             rows: Vec::new(),
             by_entity: HashMap::default(),
@@ -211,7 +226,9 @@ impl Node {
 
     /// Publishers without whose beats nothing is coherent.
     pub(crate) fn expect(&mut self, names: impl IntoIterator<Item = Box<str>>) {
-        self.expected.extend(names);
+        let missed = Some(self.born);
+        let expected = names.into_iter().map(|name| Expected { name, missed });
+        self.expected.extend(expected);
     }
 
     /// Tracks every entity that is heard of.
@@ -424,6 +441,9 @@ impl Node {
         let slot = self.peers.add(incarnation, now, &self.rules);
         if slot.is_none() {
             self.counts.crowded += 1;
+            if self.crowded_until <= now {
+                self.crowded_since = now;
+            }
             self.crowded_until = now + self.rules.lease;
             self.doubt_all(Reason::Overflow, fx);
         }

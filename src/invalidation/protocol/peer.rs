@@ -56,6 +56,8 @@ pub(crate) struct Peer {
     lease_ends: Micros,
     /// Until when its clock is understood well enough, reckoned likewise; `None` if it is not.
     understood: Option<Micros>,
+    /// Since when it is not, if so.
+    unclear: Micros,
     /// When that beat came. Only a mutant looks at it.
     arrived: Micros,
     /// The highest sequence of its beats.
@@ -77,6 +79,7 @@ impl Peer {
             sent: 0,
             lease_ends: 0,
             understood: None,
+            unclear: now,
             arrived: now,
             beats: 0,
             late: None,
@@ -97,6 +100,7 @@ impl Peer {
         self.sent = 0;
         self.lease_ends = 0;
         self.understood = None;
+        self.unclear = now;
         self.late = None;
     }
 
@@ -124,11 +128,15 @@ impl Peer {
         };
         // The lease itself is measured by our clock, which may run slow meanwhile.
         let limit = rules.e_max.checked_sub(drift(rules.lease) as u64);
+        let understood = self.understood;
         self.understood = if rules.broken(Mutant::NoCalibration) {
             Some(Micros::MAX)
         } else {
             limit.and_then(|limit| offset.good_until(now, limit))
         };
+        if let (Some(until), None) = (understood, self.understood) {
+            self.unclear = until.min(now);
+        }
         let runs = ends > now as i64;
         let late = ends < now as i64 + lease as i64 / 2;
         self.late = late.then_some(now);
@@ -186,6 +194,17 @@ impl Peer {
             }
             Hearing::Live if self.sent_after(now, since, rules) => None,
             Hearing::Live => Some(PeerWhy::Awaited),
+        }
+    }
+
+    /// Since when that doubt lasts; a beat is awaited that was sent after `since`.
+    pub(crate) fn doubted_since(&self, why: PeerWhy, since: Micros) -> Micros {
+        match why {
+            // Over, though it has not been found yet.
+            PeerWhy::Silent if self.hearing == Hearing::Live => self.lease_ends(),
+            PeerWhy::Silent => self.since,
+            PeerWhy::Uncalibrated => self.understood.unwrap_or(self.unclear),
+            PeerWhy::Awaited => since.max(self.since),
         }
     }
 

@@ -133,9 +133,9 @@ impl Prefix {
     fn differs(&self, subject: &str) -> SubjectError {
         let same = |(ours, theirs): &(u8, u8)| ours == theirs;
         let at = self.dotted().bytes().zip(subject.bytes());
-        SubjectError::OtherPrefix {
-            at: at.take_while(same).count(),
-        }
+        let at = at.take_while(same).count();
+        let byte = subject.as_bytes().get(at).copied();
+        SubjectError::OtherPrefix { at, byte }
     }
 }
 
@@ -208,6 +208,7 @@ fn incarnation(digits: &str) -> Result<u64, SubjectError> {
                 part: PART,
                 len: digits.len(),
                 max: LEN,
+                at,
             });
         }
         value = value << 4 | u64::from(digit);
@@ -218,6 +219,7 @@ fn incarnation(digits: &str) -> Result<u64, SubjectError> {
             part: PART,
             len,
             min: LEN,
+            at: len,
         }),
     }
 }

@@ -49,7 +49,7 @@ pub enum SubjectError {
         at: usize,
     },
     /// A part is longer than its limit.
-    #[error("{part} of {len} bytes is over the limit of {max}")]
+    #[error("{part} of {len} bytes is over the limit of {max}, from byte {at} on")]
     TooLong {
         /// The part that is too long.
         part: Part,
@@ -57,9 +57,11 @@ pub enum SubjectError {
         len: usize,
         /// The limit in bytes.
         max: usize,
+        /// The position of the first byte, or escape, that is over it.
+        at: usize,
     },
     /// A part of fixed length is shorter than that.
-    #[error("{part} of {len} bytes is short of {min}")]
+    #[error("{part} of {len} bytes is short of {min}: it ends at byte {at}")]
     TooShort {
         /// The part that is too short.
         part: Part,
@@ -67,6 +69,8 @@ pub enum SubjectError {
         len: usize,
         /// What it should be, in bytes.
         min: usize,
+        /// Where its text ends.
+        at: usize,
     },
     /// A byte stands where this part cannot carry it.
     #[error("byte 0x{byte:02X} at {at} cannot stand in the {part}")]
@@ -79,16 +83,20 @@ pub enum SubjectError {
         at: usize,
     },
     /// The subject lies under another prefix: it differs at this position, or ends there.
-    #[error("not under the prefix: differs at byte {at}")]
+    #[error("not under the prefix: {} at {at}", Shown(*.byte))]
     OtherPrefix {
         /// The first position that differs.
         at: usize,
+        /// What stands there; nothing at the end of the subject.
+        byte: Option<u8>,
     },
     /// A `%` is not followed by two upper-case hexadecimal digits.
-    #[error("broken escape at byte {at}")]
+    #[error("broken escape: {} at {at}, where an upper-case hexadecimal digit should be", Shown(*.byte))]
     Escape {
-        /// The position of the `%`.
+        /// The position where a digit should be.
         at: usize,
+        /// What stands there; nothing at the end of the text.
+        byte: Option<u8>,
     },
     /// An escape stands for a byte that needs none, so that the id would have two subjects.
     #[error("escape at byte {at} of 0x{byte:02X}, which stands for itself")]
@@ -99,10 +107,12 @@ pub enum SubjectError {
         byte: u8,
     },
     /// The escapes do not decode to UTF-8.
-    #[error("escaped bytes are not UTF-8 from byte {at}")]
+    #[error("escape at byte {at} of 0x{byte:02X}, which begins no UTF-8 character")]
     NotUtf8 {
         /// The position of the first escape that does not belong to a character.
         at: usize,
+        /// The byte that it stands for.
+        byte: u8,
     },
     /// A reserved token (`%-...`) that this version does not know.
     #[error("unknown reserved token at byte {at}")]
@@ -112,28 +122,31 @@ pub enum SubjectError {
     },
 }
 
+/// A byte in a message, or that the text ends.
+struct Shown(Option<u8>);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(byte) => write!(f, "byte 0x{byte:02X}"),
+            None => f.write_str("its end"),
+        }
+    }
+}
+
 impl SubjectError {
     /// The same error, its position moved by `offset`: from a part's own text to the whole.
-    pub(super) fn moved(self, offset: usize) -> Self {
-        match self {
-            Self::Empty { part, at } => Self::Empty {
-                part,
-                at: at + offset,
-            },
-            Self::Byte { part, byte, at } => Self::Byte {
-                part,
-                byte,
-                at: at + offset,
-            },
-            Self::Escape { at } => Self::Escape { at: at + offset },
-            Self::NeedlessEscape { at, byte } => Self::NeedlessEscape {
-                at: at + offset,
-                byte,
-            },
-            Self::NotUtf8 { at } => Self::NotUtf8 { at: at + offset },
-            Self::Reserved { at } => Self::Reserved { at: at + offset },
-            Self::OtherPrefix { at } => Self::OtherPrefix { at: at + offset },
-            Self::TooLong { .. } | Self::TooShort { .. } => self,
-        }
+    pub(super) fn moved(mut self, offset: usize) -> Self {
+        let (Self::Empty { at, .. }
+        | Self::TooLong { at, .. }
+        | Self::TooShort { at, .. }
+        | Self::Byte { at, .. }
+        | Self::OtherPrefix { at, .. }
+        | Self::Escape { at, .. }
+        | Self::NeedlessEscape { at, .. }
+        | Self::NotUtf8 { at, .. }
+        | Self::Reserved { at }) = &mut self;
+        *at += offset;
+        self
     }
 }

@@ -203,21 +203,26 @@ impl<'a> EncodedId<'a> {
 fn check_escapes(token: &str) -> Result<(), SubjectError> {
     let mut at = 0;
     let mut len = 0;
+    let mut over = None;
     while let Some(piece) = Piece::at(token, at)? {
-        len += match piece.text {
-            Text::Run(run) => run.len(),
-            Text::Escaped(character) => character.len_utf8(),
+        let (width, fits) = match piece.text {
+            Text::Run(run) => (run.len(), MAX_ID_LEN.saturating_sub(len)),
+            Text::Escaped(character) => (character.len_utf8(), 0),
         };
+        len += width;
+        if len > MAX_ID_LEN {
+            over = over.or(Some(at + fits));
+        }
         at = piece.end;
     }
-    if len > MAX_ID_LEN {
-        return Err(SubjectError::TooLong {
+    over.map_or(Ok(()), |at| {
+        Err(SubjectError::TooLong {
             part: Part::Id,
             len,
             max: MAX_ID_LEN,
-        });
-    }
-    Ok(())
+            at,
+        })
+    })
 }
 
 /// A stretch of a token: a run of plain bytes, or the escapes of one character.
@@ -259,20 +264,21 @@ impl<'a> Piece<'a> {
             0xc2..=0xdf => 2,
             0xe0..=0xef => 3,
             0xf0..=0xf4 => 4,
-            _ => return Err(SubjectError::NotUtf8 { at }),
+            byte => return Err(SubjectError::NotUtf8 { at, byte }),
         };
+        let stray = SubjectError::NotUtf8 { at, byte: first };
         let mut utf8 = [first, 0, 0, 0];
         for (index, byte) in utf8.iter_mut().enumerate().take(width).skip(1) {
             let next = at + 3 * index;
             *byte = match bytes.get(next) {
                 Some(b'%') => escape(bytes, next)?,
-                _ => return Err(SubjectError::NotUtf8 { at }),
+                _ => return Err(stray),
             };
         }
         let character = std::str::from_utf8(&utf8[..width])
             .ok()
             .and_then(|text| text.chars().next())
-            .ok_or(SubjectError::NotUtf8 { at })?;
+            .ok_or(stray)?;
         Ok(Some(Self {
             text: Text::Escaped(character),
             end: at + 3 * width,
@@ -284,11 +290,15 @@ impl<'a> Piece<'a> {
 fn escape(bytes: &[u8], at: usize) -> Result<u8, SubjectError> {
     match *bytes.get(at..).unwrap_or_default() {
         [b'%', b'-', ..] => Err(SubjectError::Reserved { at }),
-        [b'%', high, low, ..] => match (digit(high), digit(low)) {
-            (Some(high), Some(low)) => Ok(high << 4 | low),
-            _ => Err(SubjectError::Escape { at }),
-        },
-        [b'%', ..] => Err(SubjectError::Escape { at }),
+        [b'%', ref digits @ ..] => {
+            let value = |index| {
+                let byte = digits.get(index).copied();
+                let at = at + 1 + index;
+                byte.and_then(digit)
+                    .ok_or(SubjectError::Escape { at, byte })
+            };
+            Ok(value(0)? << 4 | value(1)?)
+        }
         [byte, ..] => Err(SubjectError::Byte {
             part: Part::Id,
             byte,

@@ -159,7 +159,10 @@ impl Default for Prefix {
 pub(super) fn check_len(text: &str, part: Part, max: usize) -> Result<(), SubjectError> {
     match text.len() {
         0 => Err(SubjectError::Empty { part, at: 0 }),
-        len if len > max => Err(SubjectError::TooLong { part, len, max }),
+        len if len > max => {
+            let at = max;
+            Err(SubjectError::TooLong { part, len, max, at })
+        }
         _ => Ok(()),
     }
 }

@@ -14,6 +14,7 @@ use crate::invalidation::cache::{Invalidation, Reason};
 use crate::invalidation::done::Done;
 use crate::invalidation::protocol::{Micros, RowId};
 use crate::invalidation::subject::Entity;
+use crate::limit::Limit;
 
 /// One feed, with what it belongs to and who works on it.
 #[derive(Debug)]
@@ -86,6 +87,7 @@ pub(crate) struct Worker {
     every: Option<Arc<EveryEntity>>,
     strays: Mutex<Vec<Entity>>,
     astray_until: AtomicU64,
+    panics: Limit,
     pub(crate) done: Done,
 }
 
@@ -120,6 +122,7 @@ impl Worker {
             every,
             strays: Mutex::default(),
             astray_until: AtomicU64::new(0),
+            panics: Limit::new(),
             done: Done::default(),
         });
         let works = worker.clone();
@@ -179,7 +182,11 @@ impl Worker {
             if let Some(tell) = &self.every {
                 let what = Invalidation::All(Reason::Overflow);
                 // A watcher's panic is its own failure.
-                let _told = catch_unwind(AssertUnwindSafe(|| tell(entity, what)));
+                if catch_unwind(AssertUnwindSafe(|| tell(entity, what))).is_err() {
+                    let entity = entity.as_str();
+                    self.panics
+                        .say(|| tracing::error!(entity, "a watcher of everything panicked"));
+                }
             }
         }
         !strays.is_empty()
