@@ -61,9 +61,15 @@ impl Inner {
     fn step_goodbye(&self, remote: &Remote, waker: &Waker) -> Option<Farewell> {
         // As long as a guard holds up the end this node beats as ever: a goodbye that is planned
         // takes the place of the next beat.
-        if !remote.out.lock().outbox.wants_bye() {
+        let out = remote.out.lock();
+        if out.outbox.has_ended() {
+            // With its bus: nothing will carry a goodbye.
+            return Some(Farewell::Unsaid);
+        }
+        if !out.outbox.wants_bye() {
             return None;
         }
+        drop(out);
         let (plan, now) = {
             let mut core = remote.core.lock();
             let now = self.clock.now();
