@@ -337,9 +337,9 @@ impl<T: Clone + Send + 'static> Subscription<T> {
 
 impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
+        // The count that `new` kept, given up last of all.
+        let _registry = ManuallyDrop::into_inner(self.registry());
         self.close();
-        // The count that `new` kept.
-        drop(ManuallyDrop::into_inner(self.registry()));
     }
 }
 

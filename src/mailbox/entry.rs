@@ -32,7 +32,7 @@ impl Entry {
         }
     }
 
-    /// The mailbox's cells.
+    /// Whether the mailbox is no ring.
     ///
     /// # Safety
     /// The entry is that of a registered mailbox.

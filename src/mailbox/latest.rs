@@ -10,11 +10,12 @@
 //! A push is one store, in place of whatever stands there; the receiver only reads (Acquire). Since no
 //! payload passes, there is nothing to hand back: a mark is new if its ticket is later than the last one
 //! that was accounted for, and taking it is the receiver's own affair. So the word has one writer at a
-//! time, and its line comes to the receiver only when that looks.
+//! time.
 //!
 //! The turn's ticket, read after the word, is no earlier than the word's, and the losses that the
-//! receiver knows of are no more: by them the full numbers are found again, unless four thousand million
-//! pushes come between the two looks, or losses with no push between them.
+//! receiver knows of are about as many: by them the full numbers are found again, unless four thousand
+//! million pushes come between the two looks, or two thousand million losses with no push between them.
+//! After a close, where pushes go on and marks do not, it is not looked at.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -50,7 +51,8 @@ impl Mark {
 
     /// How many pushes of the key were lost up to it, given how many of those are known.
     pub(crate) fn lost_from(self, known: u64) -> u64 {
-        known + u64::from((self.0 as u32).wrapping_sub(known as u32))
+        let more = (self.0 as u32).wrapping_sub(known as u32).cast_signed();
+        known.wrapping_add_signed(i64::from(more))
     }
 }
 
@@ -142,11 +144,12 @@ mod tests {
             ticket in 1..1u64 << 55,
             later in 0..1u64 << 32,
             known in 0..1u64 << 55,
-            more in 0..1u64 << 32,
+            more in -(1i64 << 31)..1 << 31,
         ) {
-            let mark = Mark::new(ticket, known + more);
+            let lost = known.saturating_add_signed(more);
+            let mark = Mark::new(ticket, lost);
             prop_assert_eq!(mark.ticket_until(ticket + later), ticket);
-            prop_assert_eq!(mark.lost_from(known), known + more);
+            prop_assert_eq!(mark.lost_from(known), lost);
         }
     }
 }

@@ -594,8 +594,7 @@ mod tests {
         assert_eq!(size_of::<Header>(), 24);
         assert_eq!(size_of::<Tail>(), 56);
         assert_eq!(size_of::<Entry>(), 8);
-        let bytes = |(layout, _): (Layout, usize)| layout.size();
-        let ring = bytes(Mailbox::<u64>::layout(Cells::Ring, 20));
-        assert_eq!(ring, 24 + 56 + 6 + 20 * (4 + 8));
+        let (ring, _) = Mailbox::<u64>::layout(Cells::Ring, 20);
+        assert_eq!(ring.size(), 24 + 56 + 6 + 20 * (4 + 8));
     }
 }

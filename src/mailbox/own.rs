@@ -65,8 +65,8 @@ pub(crate) struct Ledger {
     pub(crate) extra: *mut (),
 }
 
-/// Up to which ticket pushes were ordered before the end; written once, by whoever ends the
-/// subscription. 6 bytes: three digits, each one more than it is worth, so that all are there when
+/// Up to which ticket pushes were ordered before the end; written once, by a closer that is not the
+/// receiver, which knows. 6 bytes: three digits, each one more than it is worth, so that all are there when
 /// none is 0.
 #[derive(Debug)]
 pub(super) struct Ended([AtomicU16; 3]);
@@ -79,8 +79,11 @@ impl Ended {
     }
 
     pub(super) fn set(&self, ticket: u64) {
-        // 2 * 10^14 pushes of one key: years of a push a microsecond.
-        let mut rest = ticket.min(Self::BASE.pow(3) - 1);
+        // After 2 * 10^14 pushes of one key it is left unsaid, and reckoned from the turn.
+        if ticket >= Self::BASE.pow(3) {
+            return;
+        }
+        let mut rest = ticket;
         for digit in &self.0 {
             digit.store((rest % Self::BASE) as u16 + 1, Relaxed);
             rest /= Self::BASE;

@@ -3,8 +3,8 @@
 //! A role says which operation it orders and which operation it pairs with, so that an ordering
 //! is argued once and used by name. Under the model checker each role can be weakened from
 //! outside (`AFTERWRITE_MUTANT=<role>`, or `<role>:acquire` and `<role>:release` for the halves of
-//! an `AcqRel`), and for each a named model in `loom-tests` then fails, but for seven: of `turn_owe`,
-//! `bell_pass`, `load_written`, `load_read`, `refusal_list`, `handed_down` and `handed_read` it is said
+//! an `AcqRel`), and for each a named model in `loom-tests` then fails, but for nine: of `turn_owe`,
+//! `lost_count`, `lost_read`, `bell_pass`, `load_written`, `load_read`, `refusal_list`, `handed_down` and `handed_read` it is said
 //! where they are why none can, and what they rest on. `loom-tests` lists all of them by name, so that a
 //! new one is not left out unnoticed.
 
@@ -71,6 +71,13 @@ roles! {
     /// A receiver that found nothing reads how far the tickets are: whatever they delivered here
     /// is visible to its second look.
     turn_read = Acquire;
+
+    /// Losses that have their tickets show in the key's count; pairs with `lost_read`. What the pair orders is
+    /// that count and the subscriber's own read-modify-write of the turn, which the checker lets see every
+    /// store that was executed, so no model can tell.
+    lost_count = Release;
+    /// A subscriber reads how many losses there were before it.
+    lost_read = Acquire;
 
     /// A payload is in its slot; pairs with `stamp_take`.
     stamp_publish = Release;

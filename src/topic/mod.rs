@@ -274,9 +274,10 @@ impl<T, A: Attached> Topic<T, A> {
         // and `live_set` puts this load before a look that finds the bit. Those between this and the
         // RMW below may come or not, later ones do.
         let before = topic.load(Relaxed);
-        // Read before the ticket: a loss between the two is then reported once too often at most,
-        // and only for a call that overlaps this one.
-        let lost = topic.lost.load(Relaxed);
+        // Losses that show here have a ticket that the RMW below sees, so that they are passed over as
+        // overlapping. One that has a ticket before it shows is reported once too often at most, and only
+        // for a call that overlaps this one; the other way about one would be swallowed.
+        let lost = topic.lost.load(order::lost_read());
         mine.begin_after(before.completed(), lost);
         // SAFETY: chunks live as long as the topic.
         unsafe { chunk.as_ref() }
@@ -313,7 +314,7 @@ impl<T, A: Attached> Topic<T, A> {
         self.retire_and(mailbox, |_| ())
     }
 
-    /// `tell` is told the ticket, before the receiver is woken.
+    /// `tell` is told the ticket, under the lock: who comes later finds it.
     #[inline]
     fn retire_and(&self, mailbox: &Mailbox<T>, tell: impl FnOnce(u64)) -> Option<u64> {
         if planted(faults::CLOSED_BEFORE_IT_IS) && mailbox.is_closed() {
@@ -353,6 +354,8 @@ impl<T, A: Attached> Topic<T, A> {
             writers.give_back(chunk.start + bit);
             self.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
         }
+        let until = turn.completed();
+        tell(until);
         let swept = self.take_swept(&mut writers);
         drop(writers);
         drop(swept);
@@ -365,8 +368,6 @@ impl<T, A: Attached> Topic<T, A> {
                 unsafe { registered.set_quiet() }
             });
         }
-        let until = turn.completed();
-        tell(until);
         if let Some(waker) = waker {
             panics::wake(waker);
         }

@@ -263,10 +263,12 @@ impl<T, A: Attached> Topic<T, A> {
         if owed == 0 {
             return;
         }
-        // Only the holder changes the ticket. Receivers read both before they are told of it.
-        self.lost.store(self.lost.load(Relaxed) + owed, Relaxed);
+        // Only the holder changes the ticket. A receiver that sees it sees where it became blind.
         self.blind.store(now.ticket() + owed, Relaxed);
         self.update(order::turn_answer(), |turn| turn.advanced(owed));
+        // Last, so that a subscriber that sees the losses knows that their tickets overlap it.
+        self.lost
+            .store(self.lost.load(Relaxed) + owed, order::lost_count());
         self.take_sleepers(wakers);
     }
 

@@ -400,7 +400,9 @@ impl<T, A: Attached> Receiver<T, A> {
 
     /// Takes the waker of a wait that is given up out of its cell.
     pub(crate) fn forget_waker(&mut self) {
-        drop(self.mailbox.take_waker());
+        let waker = self.mailbox.take_waker();
+        // Its drop is the user's code.
+        contain(|| drop(waker));
     }
 
     /// Ends the subscription, drops what it has not read, and leaves what a push under way still
@@ -422,7 +424,10 @@ impl<T, A: Attached> Receiver<T, A> {
     #[cold]
     fn discard(&mut self, until: Option<u64>) {
         let mut discarded = 0;
-        while let Some(found) = self.peek() {
+        // Behind a mark nothing lies.
+        while !self.flags().has(Flags::LATEST)
+            && let Some(found) = self.peek()
+        {
             let payload = self.take(found.slot);
             self.pass_overlapped(found.ticket - 1);
             discarded += found.ticket - self.place().last;
@@ -430,11 +435,13 @@ impl<T, A: Attached> Receiver<T, A> {
             // Its drop is the user's code, and others are still to be dropped.
             contain(|| drop(payload));
         }
-        // Also what was missed, and not reported before the end. Whoever ended it may not have said yet
-        // which ticket that was.
-        let until = until
-            .or_else(|| self.mailbox.ended_after())
-            .unwrap_or_else(|| self.topic().load(order::turn_read()).completed());
+        // Also what was missed, and not reported before the end.
+        let until = until.unwrap_or_else(|| {
+            // Whoever ended it may not have said yet which ticket that was. In this order: a ticket of
+            // after the close shows only with what the close had said.
+            let now = self.topic().load(order::turn_read()).completed();
+            self.mailbox.ended_after().unwrap_or(now)
+        });
         self.pass_overlapped(until);
         self.settle(discarded, until);
         self.end();
@@ -456,7 +463,9 @@ impl<T, A: Attached> Receiver<T, A> {
         if !self.has_skipped_first()
             && let Some(extra) = self.extra_if_any()
         {
-            extra.first = None;
+            let first = extra.first.take();
+            // A notice's drop is the user's code.
+            contain(|| drop(first));
         }
         self.forget_waker();
     }

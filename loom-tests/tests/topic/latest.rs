@@ -118,6 +118,28 @@ fn a_loss_against_a_push_of_nothing() {
     });
 }
 
+/// Property: a loss that overlaps the subscription hides no later one. Two threads: loser, subscriber.
+#[test]
+fn a_loss_against_a_subscriber_of_nothing() {
+    model(|| {
+        let (topic, written) = (Topic::new(), Written::default());
+        let loser = {
+            let topic = topic.clone();
+            thread::spawn(move || topic.lose(1))
+        };
+        let mut reader = Reader::new(&topic);
+        loser.join().unwrap();
+        reader.look();
+        for n in 1..=2 {
+            push(&topic, &written, n);
+        }
+        let before = reader.drain().missed;
+        topic.lose(1);
+        push(&topic, &written, 3);
+        assert_eq!(reader.drain().missed, before + 1);
+    });
+}
+
 /// Property: a push wakes who waits. Two threads: pusher, receiver.
 #[test]
 fn a_push_of_nothing_against_a_receiver_that_waits() {

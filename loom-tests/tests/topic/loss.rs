@@ -88,6 +88,28 @@ fn loss_against_loss() {
     });
 }
 
+/// Property: a loss that overlaps the subscription of one who conflates hides no later one. Two threads:
+/// loser, subscriber.
+#[test]
+fn loss_against_a_subscriber_that_conflates() {
+    model(|| {
+        let topic = topic();
+        let loser = {
+            let topic = topic.clone();
+            thread::spawn(move || topic.lose(1))
+        };
+        let mut subscriber = Subscriber::new(&topic, Overflow::Conflate, 1);
+        loser.join().unwrap();
+        subscriber.look();
+        push(&topic, 1);
+        push(&topic, 2);
+        let before = subscriber.drain().missed();
+        topic.lose(1);
+        push(&topic, 3);
+        assert_eq!(subscriber.drain().missed(), before + 1);
+    });
+}
+
 /// Property: a loss wakes a receiver that waits. Two threads: loser, receiver.
 #[test]
 fn loss_against_a_receiver_that_waits() {

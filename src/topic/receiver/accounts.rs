@@ -73,7 +73,9 @@ impl<T, A: Attached> Receiver<T, A> {
     pub(super) fn known_lost(&self) -> u64 {
         // SAFETY: this is the receiver, borrowed; the result is copied.
         let missed = unsafe { self.mailbox.peek_ledger() }.missed;
-        self.extra().map_or(0, |extra| extra.lost) + missed
+        self.extra()
+            .map_or(0, |extra| extra.lost)
+            .wrapping_add(missed)
     }
 
     /// Pushes up to this ticket overlapped the registration.
@@ -110,11 +112,12 @@ impl<T, A: Attached> Receiver<T, A> {
         let gap = found.ticket - 1 - self.place().last;
         let mut missed = gap;
         if self.flags().has(Flags::CONFLATE) {
-            let lost = found.lost.saturating_sub(self.known_lost());
-            missed = lost.min(gap);
-            if lost > missed {
-                // Those that overlapped the registration.
-                self.extra_mut().lost += lost - missed;
+            let known = self.known_lost();
+            missed = found.lost.saturating_sub(known).min(gap);
+            if known + missed != found.lost {
+                // What overlapped the registration is settled with this.
+                let counted = self.ledger().missed + missed;
+                self.extra_mut().lost = found.lost.wrapping_sub(counted);
             }
         }
         self.account(found.ticket - 1, missed)
