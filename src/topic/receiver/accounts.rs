@@ -18,7 +18,7 @@ pub struct Tally {
     pub received: u64,
     /// Pushes that were reported as missed.
     pub missed: u64,
-    /// Pushes that a later one replaced ([`Overflow::Conflate`]).
+    /// Pushes that a later one replaced ([`Overflow::Conflate`](crate::Overflow::Conflate)).
     pub merged: u64,
     /// Pushes that the subscription's close discarded.
     pub discarded: u64,
