@@ -5,10 +5,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use afterwrite::bus::LocalBus;
+use afterwrite::bus::{Bus, LocalBus};
 use afterwrite::invalidation::fence::Coherence;
 use afterwrite::invalidation::subject::Entity;
-use afterwrite::invalidation::{Invalidator, Why};
+use afterwrite::invalidation::{Invalidator, Watch, Why};
 use support::{Moody, entity, eventually, nap, pair, quick, recorder};
 
 /// The earliest and the latest moment from which on this node suspects `name` for that reason.
@@ -41,6 +41,17 @@ fn lies_between(node: &Invalidator, name: &str, why: Why, broken: Instant) {
     );
 }
 
+/// A node that watches, and trusts what it hears.
+fn coherent(bus: impl Bus) -> (Invalidator, Watch) {
+    let reader = Invalidator::new(bus, quick("reader")).unwrap();
+    let (_seen, tell) = recorder();
+    let watch = reader.watch(&entity(), tell).unwrap();
+    eventually("it is coherent", || {
+        reader.coherence(&entity()) == Coherence::Coherent
+    });
+    (reader, watch)
+}
+
 #[test]
 fn i7_a_silent_publisher_is_suspected_since_its_lease_ended() {
     let pair = pair(|s| s);
@@ -52,12 +63,7 @@ fn i7_a_silent_publisher_is_suspected_since_its_lease_ended() {
 #[test]
 fn i7_the_own_path_is_suspected_since_its_proof_was_lost() {
     let bus = Moody::new(LocalBus::new());
-    let reader = Invalidator::new(bus.clone(), quick("reader")).unwrap();
-    let (_seen, tell) = recorder();
-    let _watch = reader.watch(&entity(), tell).unwrap();
-    eventually("it is coherent", || {
-        reader.coherence(&entity()) == Coherence::Coherent
-    });
+    let (reader, _watch) = coherent(bus.clone());
     let broken = Instant::now();
     bus.set_silent(true);
     lies_between(&reader, "reader", Why::OwnPath, broken);
@@ -92,14 +98,9 @@ fn i7_who_is_expected_is_suspected_since_the_start() {
 #[test]
 fn i7_an_end_of_the_bus_is_suspected_since_it_came() {
     let bus = LocalBus::new();
-    let reader = Invalidator::new(bus.clone(), quick("reader")).unwrap();
-    let (_seen, tell) = recorder();
-    let _watch = reader.watch(&entity(), tell).unwrap();
-    eventually("it is coherent", || {
-        reader.coherence(&entity()) == Coherence::Coherent
-    });
+    let (reader, _watch) = coherent(bus.clone());
     let broken = Instant::now();
-    afterwrite::bus::Bus::close(&bus);
+    bus.close();
     lies_between(&reader, "reader", Why::Ended, broken);
 }
 

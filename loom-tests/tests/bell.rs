@@ -15,7 +15,7 @@ use loom::thread;
 /// Property: a shard that has nothing to do and goes to sleep is woken by whoever rings before,
 /// meanwhile or after, and sees what was left for it. Two threads.
 #[test]
-fn a_ring_against_a_shard_about_to_sleep() {
+fn a_ring_against_a_shard_that_goes_idle() {
     model(|| {
         let (bell, work) = (Bell::new(), Arc::new(AtomicUsize::new(0)));
         let ringer = {
@@ -36,7 +36,7 @@ fn a_ring_against_a_shard_about_to_sleep() {
 /// Property: the same with two who ring: the shard sees what both have left before it sleeps for good.
 /// Three threads.
 #[test]
-fn two_rings_against_a_shard_about_to_sleep() {
+fn two_rings_against_a_shard_that_goes_idle() {
     model(|| {
         let (bell, work) = (Bell::new(), Arc::new(AtomicUsize::new(0)));
         let ringers = [(); 2].map(|()| {
@@ -105,14 +105,14 @@ fn a_wake_against_a_poll() {
 
 /// Which model has to fail for which fault.
 const FAULTS: &[(&str, &str)] = &[
-    ("bell_ring:release", "a_ring_against_a_shard_about_to_sleep"),
+    ("bell_ring:release", "a_ring_against_a_shard_that_goes_idle"),
     ("bell_ring:acquire", "a_ring_against_a_shard_that_starts"),
     ("bell_sleep", "a_ring_against_a_shard_that_starts"),
-    ("bell_take", "a_ring_against_a_shard_about_to_sleep"),
-    ("bell_ring", "two_rings_against_a_shard_about_to_sleep"),
+    ("bell_take", "a_ring_against_a_shard_that_goes_idle"),
+    ("bell_ring", "two_rings_against_a_shard_that_goes_idle"),
     ("ready_mark:acquire", "a_wake_against_a_poll"),
     ("ready_mark:release", "a_wake_against_a_poll"),
-    ("ring_wakes_nobody", "a_ring_against_a_shard_about_to_sleep"),
+    ("ring_wakes_nobody", "a_ring_against_a_shard_that_goes_idle"),
 ];
 
 #[test]

@@ -67,6 +67,18 @@ fn push(topic: &Topic<()>, written: &Written, n: u64) -> u32 {
     topic.push(()).map_or(0, |pushed| pushed.reached)
 }
 
+/// Pushes on a thread of its own; how many it reached.
+fn pusher(topic: &Topic<()>, written: &Written, n: u64) -> thread::JoinHandle<u32> {
+    let (topic, written) = (topic.clone(), Arc::clone(written));
+    thread::spawn(move || push(&topic, &written, n))
+}
+
+/// Loses one on a thread of its own.
+fn loser(topic: &Topic<()>) -> thread::JoinHandle<()> {
+    let topic = topic.clone();
+    thread::spawn(move || topic.lose(1))
+}
+
 /// Property: two pushes are received or merged, and the last is received; who was told of a push
 /// sees what was written before it. Two threads: pusher, receiver.
 #[test]
@@ -102,16 +114,10 @@ fn a_loss_against_a_push_of_nothing() {
     model(|| {
         let (topic, written) = (Topic::new(), Written::default());
         let mut reader = Reader::new(&topic);
-        let pusher = {
-            let topic = topic.clone();
-            thread::spawn(move || u64::from(push(&topic, &written, 1)))
-        };
-        let loser = {
-            let topic = topic.clone();
-            thread::spawn(move || topic.lose(1))
-        };
+        let pusher = pusher(&topic, &written, 1);
+        let loser = loser(&topic);
         reader.look();
-        let reached = pusher.join().unwrap();
+        let reached = u64::from(pusher.join().unwrap());
         loser.join().unwrap();
         assert_eq!(reader.drain().accounted(), reached + 1);
         assert_eq!((reader.got, reader.missed), (reached, 1));
@@ -123,10 +129,7 @@ fn a_loss_against_a_push_of_nothing() {
 fn a_loss_against_a_subscriber_of_nothing() {
     model(|| {
         let (topic, written) = (Topic::new(), Written::default());
-        let loser = {
-            let topic = topic.clone();
-            thread::spawn(move || topic.lose(1))
-        };
+        let loser = loser(&topic);
         let mut reader = Reader::new(&topic);
         loser.join().unwrap();
         reader.look();
@@ -146,10 +149,7 @@ fn a_push_of_nothing_against_a_receiver_that_waits() {
     model(|| {
         let (topic, written) = (Topic::new(), Written::default());
         let mut reader = Reader::new(&topic);
-        let pusher = {
-            let topic = topic.clone();
-            thread::spawn(move || push(&topic, &written, 1))
-        };
+        let pusher = pusher(&topic, &written, 1);
         let (woken, waker) = Woken::pair();
         let mut waits = false;
         if !reader.look() {
@@ -172,10 +172,7 @@ fn a_push_of_nothing_against_a_close() {
     model(|| {
         let (topic, written) = (Topic::new(), Written::default());
         let mut reader = Reader::new(&topic);
-        let pusher = {
-            let topic = topic.clone();
-            thread::spawn(move || push(&topic, &written, 1))
-        };
+        let pusher = pusher(&topic, &written, 1);
         let closer = reader.receiver.closer();
         let closer = thread::spawn(move || closer.close());
         reader.look();
@@ -193,10 +190,7 @@ fn a_push_of_nothing_against_a_close() {
 fn a_push_of_nothing_against_a_subscriber_that_comes() {
     model(|| {
         let (topic, written) = (Topic::new(), Written::default());
-        let pusher = {
-            let (topic, written) = (topic.clone(), Arc::clone(&written));
-            thread::spawn(move || push(&topic, &written, 1))
-        };
+        let pusher = pusher(&topic, &written, 1);
         let mut reader = Reader::new(&topic);
         pusher.join().unwrap();
         assert_eq!(push(&topic, &written, 2), 1);
