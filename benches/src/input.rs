@@ -1,9 +1,17 @@
 //! Keys and random numbers, the same in every run.
 
+use smol_str::SmolStr;
+
 /// The name of key `n`, of a length that services use.
 #[must_use]
 pub fn key(n: usize) -> String {
     format!("order/{n:07}")
+}
+
+/// The name of key `n`, in place: a list of such names is one piece of memory.
+#[must_use]
+pub fn short_key(n: usize) -> SmolStr {
+    smol_str::format_smolstr!("order/{n:07}")
 }
 
 /// The names of the first `n` keys.
@@ -82,7 +90,15 @@ impl Zipf {
 
 #[cfg(test)]
 mod tests {
-    use super::{Random, Zipf};
+    use super::{Random, Zipf, key, short_key};
+
+    #[test]
+    fn both_names_are_the_same_and_the_short_one_is_in_place() {
+        for n in [0, 7, 999_999] {
+            assert_eq!(short_key(n), key(n));
+            assert!(!short_key(n).is_heap_allocated());
+        }
+    }
 
     #[test]
     fn zipf_halves_from_the_first_key_to_the_second() {

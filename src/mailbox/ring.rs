@@ -39,7 +39,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 use super::own::Ended;
-use super::stamp::At;
+use super::stamp::{At, Run};
 use super::{Header, Place, Stamp, Tail};
 use crate::sync::{AtomicU32, Ordering::Relaxed, UnsafeCell, order, panics::contain, prefetch};
 
@@ -142,10 +142,11 @@ pub(super) fn prefetch<T>(header: NonNull<Header>) {
     prefetch::prefetch(stamp_ptr(header, 0).cast_const());
 }
 
-/// A slot that awaits a payload.
-pub(crate) struct Vacant {
-    header: NonNull<Header>,
-    at: At,
+/// A slot that awaits a payload. The first is told apart: it lies at a fixed distance from the header, so
+/// that nothing waits for an index to be read.
+pub(crate) enum Vacant {
+    First(NonNull<Header>, Run),
+    Next(NonNull<Header>, At),
 }
 
 /// The slot that the next payload goes to, if there is room. Wait-free.
@@ -160,12 +161,11 @@ pub(super) unsafe fn vacant(header: NonNull<Header>) -> Option<Vacant> {
     let is_empty =
         |at: At| unsafe { stamp(header, at.index()) }.load(order::head_reload()) == Stamp::EMPTY;
     if is_empty(last) {
-        let at = At::first(last.run().other());
-        return Some(Vacant { header, at });
+        return Some(Vacant::First(header, last.run().other()));
     }
     // SAFETY: alive, by contract. A ring's capacity bears no flag.
     let at = last.next(unsafe { header.as_ref() }.capacity);
-    is_empty(at).then_some(Vacant { header, at })
+    is_empty(at).then_some(Vacant::Next(header, at))
 }
 
 /// Delivers into a ring. Wait-free, and moves the payload only: nothing here can panic.
@@ -174,7 +174,19 @@ pub(super) unsafe fn vacant(header: NonNull<Header>) -> Option<Vacant> {
 /// As for [`vacant`], which has just given `slot`, for a ring of `T`.
 #[inline(always)]
 pub(super) unsafe fn fill<T>(slot: Vacant, ticket: Stamp, value: T) {
-    let Vacant { header, at } = slot;
+    // SAFETY: forwarded.
+    unsafe {
+        match slot {
+            Vacant::First(header, run) => fill_at(header, At::first(run), ticket, value),
+            Vacant::Next(header, at) => fill_at(header, at, ticket, value),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`fill`]: `at` is vacant.
+#[inline(always)]
+unsafe fn fill_at<T>(header: NonNull<Header>, at: At, ticket: Stamp, value: T) {
     // SAFETY: the receiver has taken what was here, which the Acquire of `vacant` saw, and it
     // looks again only after the stamp.
     unsafe { payload::<T>(header, at.index()) }.with_mut(|p| unsafe { (*p).write(value) });
@@ -212,17 +224,21 @@ impl Place {
         // SAFETY: a field of ours. Volatile, so that it is read as narrow as it was written: a wider load,
         // which the compiler would make of it, has to wait until the store has reached the cache.
         let last = unsafe { std::ptr::read_volatile(&raw const self.ring) };
-        let mut at = At::first(last.run().other());
-        if look(at) != ticket.in_run(at.run()) {
-            // SAFETY: alive, by contract. A ring's capacity bears no flag.
-            at = last.next(unsafe { header.as_ref() }.capacity);
-            if look(at) != ticket.in_run(at.run()) {
-                return None;
-            }
+        // Two ways to the end, for the reason that [`Vacant`] gives.
+        let first = At::first(last.run().other());
+        if look(first) == ticket.in_run(first.run()) {
+            self.last += 1;
+            // SAFETY: just found, with Acquire.
+            return Some(unsafe { self.take_at(header, first) });
         }
-        self.last += 1;
-        // SAFETY: just found, with Acquire.
-        Some(unsafe { self.take_at(header, at) })
+        // SAFETY: alive, by contract. A ring's capacity bears no flag.
+        let next = last.next(unsafe { header.as_ref() }.capacity);
+        if look(next) == ticket.in_run(next.run()) {
+            self.last += 1;
+            // SAFETY: as above.
+            return Some(unsafe { self.take_at(header, next) });
+        }
+        None
     }
 
     /// The oldest payload in the ring, if there is one. Wait-free.

@@ -31,11 +31,11 @@ pub(crate) struct Stamp(u32);
 
 /// One of two alternating runs through a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Run(u32);
+pub(crate) struct Run(u32);
 
 /// An index into a ring, and the run it belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct At(u16);
+pub(crate) struct At(u16);
 
 impl Stamp {
     pub(super) const EMPTY: u32 = 0;

@@ -287,44 +287,47 @@ fn the_first_notice_stands_where_it_was_filled() {
 #[test]
 fn a_clone_that_panics_costs_its_subscriber_alone() {
     #[derive(Debug)]
-    struct Fragile(u32, StdArc<AtomicU32>);
+    struct Fragile(u32, StdArc<AtomicU32>, u32);
     impl Clone for Fragile {
         fn clone(&self) -> Self {
-            assert_ne!(self.1.fetch_add(1, Relaxed), 1, "the second clone fails");
-            Self(self.0, self.1.clone())
+            assert_ne!(self.1.fetch_add(1, Relaxed), self.2, "one clone fails");
+            Self(self.0, self.1.clone(), self.2)
         }
     }
-    for overflow in [
-        Overflow::DropNewest,
-        Overflow::DropOldest,
-        Overflow::Conflate,
-    ] {
-        let topic = topic();
-        let mut receivers: Vec<_> = (0..4)
-            .map(|_| Topic::subscribe(&topic, overflow, 4, 9).unwrap())
-            .collect();
-        let clones = StdArc::new(AtomicU32::new(0));
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| ()));
-        let pushed = topic.try_push(Fragile(1, clones.clone())).unwrap();
-        std::panic::set_hook(hook);
-        assert_eq!((pushed.reached, pushed.panicked), (3, 1));
-        topic.try_push(Fragile(2, clones.clone())).unwrap();
-        for (index, receiver) in receivers.iter_mut().enumerate() {
-            let first = match receiver.next() {
-                Next::Changed(payload) => Some(payload.0),
-                Next::Missed {
-                    n: 1,
-                    visible: true,
-                } => None,
-                other => panic!("{other:?}"),
-            };
-            let expected = match (overflow, index) {
-                (_, 1) => None,
-                (Overflow::Conflate, _) => Some(2),
-                _ => Some(1),
-            };
-            assert_eq!(first, expected, "{overflow:?} {index}");
+    // Among few; at the beginning, in the middle and at the end of a full chunk.
+    for (subscribers, failing) in [(4, 1), (250, 21), (250, 50), (250, 84)] {
+        for overflow in [
+            Overflow::DropNewest,
+            Overflow::DropOldest,
+            Overflow::Conflate,
+        ] {
+            let topic = topic();
+            let mut receivers: Vec<_> = (0..subscribers)
+                .map(|_| Topic::subscribe(&topic, overflow, 4, 999).unwrap())
+                .collect();
+            let clones = StdArc::new(AtomicU32::new(0));
+            let hook = std::panic::take_hook();
+            std::panic::set_hook(Box::new(|_| ()));
+            let pushed = topic.try_push(Fragile(1, clones.clone(), failing)).unwrap();
+            std::panic::set_hook(hook);
+            assert_eq!((pushed.reached, pushed.panicked), (subscribers - 1, 1));
+            topic.try_push(Fragile(2, clones.clone(), failing)).unwrap();
+            for (index, receiver) in (0..).zip(&mut receivers) {
+                let first = match receiver.next() {
+                    Next::Changed(payload) => Some(payload.0),
+                    Next::Missed {
+                        n: 1,
+                        visible: true,
+                    } => None,
+                    other => panic!("{other:?}"),
+                };
+                let expected = match overflow {
+                    _ if index == failing => None,
+                    Overflow::Conflate => Some(2),
+                    _ => Some(1),
+                };
+                assert_eq!(first, expected, "{overflow:?} {index}");
+            }
         }
     }
 }

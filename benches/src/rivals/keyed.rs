@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use afterwrite::{Gate, Notice, Registry, Submitted, Subscription};
+use smol_str::SmolStr;
 
 use super::BUFFER;
 use super::reference::{CrossbeamChannel, Reference, Standing};
@@ -56,7 +57,7 @@ pub trait Gated: 'static {
     /// One subscriber on each of `keys` keys, and one worker.
     fn new(keys: usize) -> Self;
     /// Submits to these keys, numbers and names, and waits until all gates have answered.
-    fn submit(&mut self, window: &[(usize, String)]);
+    fn submit(&mut self, window: &[(usize, SmolStr)]);
     /// Takes what the subscribers of these keys have; how many notices there were.
     fn drain(&mut self, window: &[usize]) -> usize;
 
@@ -66,7 +67,7 @@ pub trait Gated: 'static {
     /// If not.
     fn check(&mut self) {
         let window = [0; 8];
-        self.submit(&window.map(|key| (key, input::key(key))));
+        self.submit(&window.map(|key| (key, input::short_key(key))));
         let mut n = 0;
         let begin = Instant::now();
         while n < 8 && begin.elapsed() < Duration::from_secs(10) {
@@ -176,7 +177,7 @@ impl Gated for AfterwriteKeys {
         Self::build(keys, 1)
     }
 
-    fn submit(&mut self, window: &[(usize, String)]) {
+    fn submit(&mut self, window: &[(usize, SmolStr)]) {
         for (key, name) in window {
             let mut gate = self.answered.gate(*key as u64);
             let submitted = self.registry.submit(name, move |_| Some(gate()));
@@ -208,7 +209,7 @@ impl Gated for AfterwriteBatch {
         Self(AfterwriteKeys::build(keys, 1))
     }
 
-    fn submit(&mut self, window: &[(usize, String)]) {
+    fn submit(&mut self, window: &[(usize, SmolStr)]) {
         for batch in window.chunks(256) {
             let outcome = self
                 .0
@@ -282,7 +283,7 @@ impl Gated for ReferenceKeys {
         Self::build(keys, 1)
     }
 
-    fn submit(&mut self, window: &[(usize, String)]) {
+    fn submit(&mut self, window: &[(usize, SmolStr)]) {
         for (key, name) in window {
             let mut gate = self.answered.gate(*key as u64);
             let submitted = self.reference.submit(name, move || Some(gate()));
