@@ -2,20 +2,22 @@
 
 use super::cell::SnapshotCell;
 use super::hash::Fingerprint;
+use super::hints::Hints;
 use super::order;
 use super::sizes::WORDS;
 use super::snapshot::Snapshot;
 use super::tags::TagWord;
 use super::witness::Witness;
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Ordering};
 
-/// Half a cache line, so that tags and cell come in one miss.
-#[repr(align(32))]
+/// A cache line, so that all of it comes in one miss.
+#[repr(align(64))]
 pub(super) struct Bucket<C> {
     /// Which tags are here; each key's hash names the one word that its tag is in, so that a reader
     /// sees all that concerns it in one load.
     words: [AtomicU64; WORDS],
     cell: C,
+    hints: Hints,
     witness: Witness,
 }
 
@@ -27,6 +29,7 @@ impl<C> Bucket<C> {
     {
         Self {
             words: std::array::from_fn(|word| AtomicU64::new(tags(snapshot.as_ref(), word).0)),
+            hints: Hints::new(snapshot.as_ref()),
             cell: C::new(snapshot),
             witness: Witness::new(),
         }
@@ -39,6 +42,23 @@ impl<C> Bucket<C> {
         // `word()` is below `WORDS` by its arithmetic, which the compiler sees.
         let word = self.words[fingerprint.word()].load(order::word_load());
         TagWord(word).may_contain(fingerprint.tag())
+    }
+
+    /// Remembers where the values of the snapshot are that comes next. Worth it in large directories alone.
+    pub(super) fn remember<V>(&self, next: &Snapshot<V>) {
+        self.hints.follow(next);
+    }
+
+    /// Asks for the value of this fingerprint, if there is a hint where it is.
+    #[inline]
+    pub(super) fn prefetch_hinted<V>(&self, fingerprint: Fingerprint, snapshot: &Snapshot<V>) {
+        let (word, tag) = (fingerprint.word(), fingerprint.tag());
+        let load = |word: &AtomicU64| TagWord(word.load(Ordering::Relaxed));
+        let (before, from) = self.words.split_at(word);
+        if let Some(place) = from.first().and_then(|word| load(word).place(tag)) {
+            let before: usize = before.iter().map(|word| load(word).len()).sum();
+            self.hints.prefetch(before + place, snapshot);
+        }
     }
 
     /// The cell with the snapshot.
@@ -105,8 +125,8 @@ mod tests {
     }
 
     #[test]
-    fn its_size_is_half_a_line() {
-        assert_eq!(size_of::<Bucket<DefaultCell<String>>>(), 32);
+    fn its_size_is_a_line() {
+        assert_eq!(size_of::<Bucket<DefaultCell<String>>>(), 64);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 use std::hash::{BuildHasher, Hasher as _};
 
-use super::sizes::{MAX_BUCKETS, STRIPES, WORDS};
+use super::sizes::{LARGE, MAX_BUCKETS, STRIPES, WORDS};
 
 /// Hashes keys, each once; what follows works on the [`KeyHash`].
 #[derive(Clone, Debug)]
@@ -148,6 +148,12 @@ impl Buckets {
     #[inline]
     pub(super) fn count(self) -> u32 {
         self.0 as u32
+    }
+
+    /// Whether they are those of a directory that outgrows the nearer caches.
+    #[inline]
+    pub(super) fn is_large(self) -> bool {
+        self.count() > LARGE
     }
 
     /// One more.

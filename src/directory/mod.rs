@@ -13,6 +13,7 @@
 //!           ├─ buckets: how many there are                       grows by one, at a split
 //!           └─ segments: 4, 8, 16, ... buckets, never moved
 //!                Bucket ┬─ 3 tag words of 8 tags                 a miss ends here
+//!                       ├─ hints                                what to fetch ahead
 //!                       └─ cell ─ Snapshot: fingerprints, values (arc-swap; immutable)
 //!                                                     └─ V       one count, owned by the directory
 //! ```
@@ -20,7 +21,7 @@
 //! A stripe grows by linear hashing: when it holds more than six keys a bucket, the insert that made
 //! it so shares out the keys of one bucket between it and a new one. No insert ever moves more
 //! than a bucket, and no reader waits for one that does. A stripe never shrinks: a directory that has
-//! held a million keys keeps its 170,000 empty buckets, 5 MB, until it is dropped.
+//! held a million keys keeps its 170,000 empty buckets, 11 MB, until it is dropped.
 //!
 //! # The protocol
 //!
@@ -92,6 +93,7 @@ mod bucket;
 mod cell;
 mod graveyard;
 mod hash;
+mod hints;
 mod order;
 mod sizes;
 mod snapshot;
@@ -200,7 +202,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     /// Whether there are so many keys that [`prefetch`](Self::prefetch) pays.
     pub(crate) fn is_large(&self) -> bool {
         // One stripe stands for all: keys are spread evenly.
-        self.stripes[0].len() > 65_536 / sizes::STRIPES
+        self.stripes[0].is_large()
     }
 
     /// Runs `under_lock` with the value of `key`, which is made by `make` if there is none.

@@ -3,7 +3,7 @@
 /// Independent parts of a directory, each with its own writers' lock; a power of two, at most 64.
 pub(super) const STRIPES: usize = if cfg!(afterwrite_loom) { 1 } else { 64 };
 
-/// Tag words in a bucket. Three, so that a bucket with its cell is half a cache line.
+/// Tag words in a bucket. Three, so that a bucket with its cell and its hints is a cache line.
 pub(super) const WORDS: usize = if cfg!(afterwrite_loom) { 1 } else { 3 };
 
 /// Tags in a word; with more distinct ones the word matches everything.
@@ -23,3 +23,11 @@ pub(super) const SEGMENTS: usize = 18;
 /// Buckets a stripe can have: all that the segments hold. With [`KEYS_PER_BUCKET`] and [`STRIPES`] that is
 /// room for 400 million keys; beyond, buckets only get longer.
 pub(super) const MAX_BUCKETS: u32 = FIRST_SEGMENT * ((1 << SEGMENTS) - 1);
+
+/// From this many buckets on a stripe is one of a directory, of some 65,000 keys, that outgrows the nearer caches,
+/// so that fetching ahead pays.
+pub(super) const LARGE: u32 = if cfg!(afterwrite_loom) {
+    1
+} else {
+    (65_536 / STRIPES / KEYS_PER_BUCKET) as u32
+};

@@ -52,6 +52,17 @@ struct Table<C> {
 #[cfg(test)]
 pub(crate) type WriterGuard<'a, V> = crate::sync::MutexGuard<'a, Locked<V>>;
 
+impl<V> Locked<V> {
+    /// Has a bucket's hints follow the snapshot that comes next, where they are looked at.
+    fn remember<C: SnapshotCell<V>>(&self, bucket: &Bucket<C>, next: Option<&Snapshot<V>>) {
+        if let Some(next) = next
+            && self.buckets.is_large()
+        {
+            bucket.remember(next);
+        }
+    }
+}
+
 impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     pub(super) fn new() -> Self {
         let stripe = Self {
@@ -82,16 +93,27 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         f: impl FnOnce(&Arc<V>) -> R,
     ) -> Option<R> {
         let mut f = Some(f);
+        let large = self.is_large();
         self.table.probe(fingerprint, |bucket| {
             bucket.cell().read(|snapshot| {
+                let snapshot = snapshot?;
+                if large {
+                    bucket.prefetch_hinted(fingerprint, snapshot);
+                }
                 // SAFETY: while the cell protects this snapshot the graveyard gives back no value
                 // that it contains.
-                let (_, value) = unsafe { snapshot?.find(fingerprint, key) }?;
+                let (_, value) = unsafe { snapshot.find(fingerprint, key) }?;
                 let f = f.take()?;
                 // SAFETY: as above; entries come from `Arc::into_raw`.
                 Some(unsafe { with_arc(value, f) })
             })
         })
+    }
+
+    /// Whether it is one of a directory that outgrows the nearer caches.
+    #[inline]
+    pub(super) fn is_large(&self) -> bool {
+        self.table.buckets().is_large()
     }
 
     /// See [`Directory::may_contain`](super::Directory::may_contain).
@@ -106,13 +128,17 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         prefetch(self.table.slot(fingerprint.bucket(self.table.buckets())));
     }
 
-    /// Asks for the snapshot, unless the tags say that there is nothing to find.
+    /// Asks for the snapshot, and for the value where there is a hint, unless the tags say that there is
+    /// nothing to find.
     #[inline]
     pub(super) fn prefetch_snapshot(&self, fingerprint: Fingerprint) {
         self.table.probe(fingerprint, |bucket| {
-            bucket
-                .cell()
-                .read(|snapshot| snapshot.map(Snapshot::prefetch))
+            bucket.cell().read(|snapshot| {
+                let snapshot = snapshot?;
+                snapshot.prefetch();
+                bucket.prefetch_hinted(fingerprint, snapshot);
+                Some(())
+            })
         });
     }
 
@@ -159,6 +185,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         // SAFETY: an `Arc`'s pointer is never null.
         let entry = unsafe { NonNull::new_unchecked(Arc::into_raw(value).cast_mut()) };
         let next = Snapshot::with(current.as_deref(), (fingerprint, entry));
+        locked.remember(bucket, Some(&next));
         if let Some(last) = bucket.insert(next, fingerprint) {
             locked.graveyard.retire(last, None, &mut freed);
         }
@@ -193,7 +220,9 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         if !pred(unsafe { found.as_ref() }) && !order::planted(order::REMOVE_UNASKED) {
             return false;
         }
-        let last = bucket.publish(current.without(index), Some(fingerprint));
+        let next = current.without(index);
+        locked.remember(bucket, next.as_ref());
+        let last = bucket.publish(next, Some(fingerprint));
         // SAFETY: the count that the insert gave over; the current snapshot was the last to carry
         // it on, and `retire` keeps the value for whoever still reads an older one.
         let removed = unsafe { Arc::from_raw(found.as_ptr().cast_const()) };
@@ -266,6 +295,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
             self.table.append(new, Bucket::new(moved));
             return;
         }
+        locked.remember(source, stay.as_ref());
         // The order that a reader relies on: there, then gone from here.
         self.table.append(new, Bucket::new(moved));
         if let Some(last) = source.publish(stay, None) {

@@ -51,11 +51,31 @@ impl TagWord {
         }
     }
 
+    /// The place of the first `tag`, if it is there.
+    #[inline]
+    pub(super) fn place(self, tag: u8) -> Option<usize> {
+        // The lowest of the marks is where a byte is equal; those above it may be wrong.
+        let equal = self.equal(tag);
+        (equal != 0).then(|| (equal.trailing_zeros() / u8::BITS) as usize)
+    }
+
+    /// How many places are taken.
+    #[inline]
+    pub(super) fn len(self) -> usize {
+        ((u64::BITS - self.0.leading_zeros()).div_ceil(u8::BITS)) as usize
+    }
+
     /// Whether any byte equals `tag`.
     #[inline]
     fn has(self, tag: u8) -> bool {
+        self.equal(tag) != 0
+    }
+
+    /// Marks in the bytes that equal `tag`, and perhaps in some above one that does.
+    #[inline]
+    fn equal(self, tag: u8) -> u64 {
         let zero_where_equal = self.0 ^ (u64::from(tag) * EVERY_BYTE);
-        zero_where_equal.wrapping_sub(EVERY_BYTE) & !zero_where_equal & HIGH_BITS != 0
+        zero_where_equal.wrapping_sub(EVERY_BYTE) & !zero_where_equal & HIGH_BITS
     }
 }
 
@@ -83,6 +103,11 @@ mod tests {
             prop_assert_eq!(word == TagWord::WILD, full);
             for tag in 1..=254 {
                 prop_assert_eq!(word.may_contain(tag), full || tags.contains(&Some(tag)));
+            }
+            let tags: Vec<u8> = tags.into_iter().flatten().collect();
+            prop_assert_eq!(word.len(), tags.len().min(TAGS as usize));
+            for tag in tags.iter().filter(|_| !full) {
+                prop_assert_eq!(word.place(*tag), tags.iter().position(|it| it == tag));
             }
         }
     }

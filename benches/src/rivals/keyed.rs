@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use afterwrite::{Gate, Notice, Registry, Submitted, Subscription};
+use crossbeam_utils::CachePadded;
 use smol_str::SmolStr;
 
 use super::BUFFER;
@@ -85,7 +86,7 @@ const QUEUE: usize = 1 << 14;
 #[derive(Debug)]
 struct Answered {
     /// One for each system, which lives as long as the process: a gate can refer to it without cost.
-    count: &'static AtomicU64,
+    count: &'static CachePadded<AtomicU64>,
     awaited: u64,
 }
 
