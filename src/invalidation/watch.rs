@@ -16,7 +16,7 @@ pub(crate) use feed::Budget;
 pub(crate) use feed::{Feed, Work};
 pub(crate) use worker::{EveryEntity, Listener, Worker};
 
-use super::fence::Coherence;
+use super::fence::{Coherence, Fence};
 use super::invalidator::{Invalidator, worst};
 
 /// A cache under watch. Dropping it ends the watch: what is still queued may be applied or not, and the
@@ -27,6 +27,8 @@ pub struct Watch {
     /// Empty for a watch of everything, whose worker knows its feeds.
     listeners: Vec<Arc<Listener>>,
     worker: Option<Arc<Worker>>,
+    /// That of a watch of one entity, so that to ask for its state is one step.
+    fence: Option<Arc<Fence>>,
     ended: bool,
 }
 
@@ -45,15 +47,20 @@ pub struct WatchStats {
 }
 
 impl Watch {
-    pub(super) const fn new(
+    pub(super) fn new(
         invalidator: Invalidator,
         listeners: Vec<Arc<Listener>>,
         worker: Option<Arc<Worker>>,
     ) -> Self {
+        let fence = match listeners.as_slice() {
+            [listener] => Some(listener.feed.driver().target().fence().clone()),
+            _ => None,
+        };
         Self {
             invalidator,
             listeners,
             worker,
+            fence,
             ended: false,
         }
     }
@@ -69,11 +76,16 @@ impl Watch {
     /// entity. A watch of everything asks each, under a lock, and is `Joining` while it knows of none
     /// and `Suspect` while there are more than it can follow
     /// ([`Settings::max_entities`](super::Settings::max_entities)).
+    #[inline]
     #[must_use]
     pub fn coherence(&self) -> Coherence {
-        if let [listener] = self.listeners.as_slice() {
-            return listener.feed.driver().coherence();
+        match &self.fence {
+            Some(fence) => fence.coherence(),
+            None => self.coherence_of_all(),
         }
+    }
+
+    fn coherence_of_all(&self) -> Coherence {
         let states = self.feeds(|listener| listener.feed.driver().coherence());
         let astray = self
             .worker
