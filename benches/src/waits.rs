@@ -218,6 +218,9 @@ pub fn latency_spinning(blocks: usize) -> Vec<Row> {
     in_blocks("latency (spinning shard)", &contenders, blocks, 2_000)
 }
 
+/// How long a shard spins by default.
+const SPIN: Duration = Duration::from_micros(20);
+
 /// How long everybody is left alone before a wait, so that all who would sleep do.
 const IDLE: Duration = Duration::from_millis(1);
 
@@ -307,7 +310,8 @@ fn flume_hop_spinning_receiver() -> Trial {
     })
 }
 
-/// A thread that is pinned, parks, and answers when it is unparked.
+/// A thread that is pinned, spins for a little and parks, as a shard does, and answers when it is unparked.
+/// One that parks at once may share the waiting thread's core: then there is nobody to wake there.
 fn one_pinned_wake() -> Trial {
     let turn = Arc::new(AtomicU64::new(0));
     let ends = Arc::new(AtomicBool::new(false));
@@ -320,6 +324,10 @@ fn one_pinned_wake() -> Trial {
             while !ends.load(Ordering::Acquire) {
                 std::thread::park();
                 turn.fetch_or(1, Ordering::AcqRel);
+                let answered = Instant::now();
+                while answered.elapsed() < SPIN {
+                    std::hint::spin_loop();
+                }
             }
         })
     };

@@ -52,13 +52,26 @@ impl<C> Bucket<C> {
     /// Asks for the value of this fingerprint, if there is a hint where it is.
     #[inline]
     pub(super) fn prefetch_hinted<V>(&self, fingerprint: Fingerprint, snapshot: &Snapshot<V>) {
-        let (word, tag) = (fingerprint.word(), fingerprint.tag());
-        let load = |word: &AtomicU64| TagWord(word.load(Ordering::Relaxed));
-        let (before, from) = self.words.split_at(word);
-        if let Some(place) = from.first().and_then(|word| load(word).place(tag)) {
-            let before: usize = before.iter().map(|word| load(word).len()).sum();
-            self.hints.prefetch(before + place, snapshot);
+        if let Some(place) = self.place(fingerprint) {
+            self.hints.prefetch(place, snapshot);
         }
+    }
+
+    /// The line that would be asked for first.
+    #[cfg(all(test, not(afterwrite_loom)))]
+    pub(super) fn hinted<V>(&self, fingerprint: Fingerprint, near: &Snapshot<V>) -> Option<usize> {
+        self.hints
+            .first_line(self.place(fingerprint)?, near.as_raw().addr())
+    }
+
+    /// The place of this fingerprint's tag, counted through all words.
+    #[inline]
+    fn place(&self, fingerprint: Fingerprint) -> Option<usize> {
+        let load = |word: &AtomicU64| TagWord(word.load(Ordering::Relaxed));
+        let (before, from) = self.words.split_at(fingerprint.word());
+        let place = load(from.first()?).place(fingerprint.tag())?;
+        let before: usize = before.iter().map(|word| load(word).len()).sum();
+        Some(before + place)
     }
 
     /// The cell with the snapshot.

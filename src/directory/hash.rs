@@ -156,6 +156,11 @@ impl Buckets {
         self.count() > LARGE
     }
 
+    /// Whether they are, or will be when there are twice as many.
+    pub(super) fn is_soon_large(self) -> bool {
+        self.count() > LARGE / 2
+    }
+
     /// One more.
     pub(super) fn next(self) -> Self {
         Self::new(self.count() + 1)

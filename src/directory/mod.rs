@@ -63,6 +63,9 @@
 //!    in the same sequence of writers, so that S1 happens before its step 2 in b'. With b' for b this is
 //!    case 1, or, if b' has been split in turn, one of 2 to 4.
 //!
+//! What a reader fetches ahead ([`hints`]) carries nothing of this: it names memory to the processor, and reads
+//! none.
+//!
 //! A tag word is a single atomic, and a key's tag never leaves it while the key stays: there is no pair
 //! of words between which a tag could slip past a reader. Retries: only a split that moves k
 //! itself makes a reader turn back, once each time the stripe doubles.
@@ -181,8 +184,8 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
         self.stripe(hash).may_contain(hash.fingerprint())
     }
 
-    /// Asks the processor to fetch all that the look-ups of these hashes will read, as far as the
-    /// values' first cache line, so that their cache misses overlap. For batches whose directory is
+    /// Asks the processor to fetch all that the look-ups of these hashes will read, with
+    /// the values, so that their cache misses overlap. For batches whose directory is
     /// larger than the cache; some tens of hashes at a time.
     ///
     /// Lock-free, and but for splits that move these keys wait-free.
@@ -199,7 +202,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
         }
     }
 
-    /// Whether there are so many keys that [`prefetch`](Self::prefetch) pays.
+    /// Whether there are so many keys, or have been, that [`prefetch`](Self::prefetch) pays.
     pub(crate) fn is_large(&self) -> bool {
         // One stripe stands for all: keys are spread evenly.
         self.stripes[0].is_large()

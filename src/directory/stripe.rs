@@ -16,7 +16,7 @@ use super::hash::{Buckets, Fingerprint};
 use super::order;
 use super::sizes::{FIRST_SEGMENT, KEYS_PER_BUCKET, MAX_BUCKETS, SEGMENTS};
 use super::snapshot::{Snapshot, with_arc};
-use crate::sync::prefetch::prefetch;
+use crate::sync::prefetch::{self, prefetch};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex};
 
 /// One of the directory's independent parts.
@@ -53,10 +53,11 @@ struct Table<C> {
 pub(crate) type WriterGuard<'a, V> = crate::sync::MutexGuard<'a, Locked<V>>;
 
 impl<V> Locked<V> {
-    /// Has a bucket's hints follow the snapshot that comes next, where they are looked at.
+    /// Has a bucket's hints follow the snapshot that comes next, where they are looked at, or soon will be.
     fn remember<C: SnapshotCell<V>>(&self, bucket: &Bucket<C>, next: Option<&Snapshot<V>>) {
-        if let Some(next) = next
-            && self.buckets.is_large()
+        if prefetch::WORKS
+            && let Some(next) = next
+            && self.buckets.is_soon_large()
         {
             bucket.remember(next);
         }
@@ -93,7 +94,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         f: impl FnOnce(&Arc<V>) -> R,
     ) -> Option<R> {
         let mut f = Some(f);
-        let large = self.is_large();
+        let large = prefetch::WORKS && self.is_large();
         self.table.probe(fingerprint, |bucket| {
             bucket.cell().read(|snapshot| {
                 let snapshot = snapshot?;
@@ -128,6 +129,14 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         prefetch(self.table.slot(fingerprint.bucket(self.table.buckets())));
     }
 
+    /// The line that a look-up would ask for beside the snapshot.
+    #[cfg(all(test, not(afterwrite_loom)))]
+    pub(super) fn hinted(&self, fingerprint: Fingerprint) -> Option<usize> {
+        self.table.probe(fingerprint, |bucket| {
+            (bucket.cell()).read(|snapshot| bucket.hinted(fingerprint, snapshot?))
+        })
+    }
+
     /// Asks for the snapshot, and for the value where there is a hint, unless the tags say that there is
     /// nothing to find.
     #[inline]
@@ -136,7 +145,9 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
             bucket.cell().read(|snapshot| {
                 let snapshot = snapshot?;
                 snapshot.prefetch();
-                bucket.prefetch_hinted(fingerprint, snapshot);
+                if prefetch::WORKS {
+                    bucket.prefetch_hinted(fingerprint, snapshot);
+                }
                 Some(())
             })
         });

@@ -67,6 +67,47 @@ fn has<C: SnapshotCell<Topic>>(directory: &Directory<Topic, C>, hash: KeyHash, k
 }
 
 #[test]
+fn hints_name_the_values_that_are_there() {
+    let hasher = Hasher::with_seed(1);
+    let directory = Directory::<Topic>::new();
+    let alive = Arc::default();
+    let hashes: Vec<_> = (0..9_000)
+        .map(|n| format!("order/{n}"))
+        .map(|key| (hasher.hash(&key), key))
+        .collect();
+    for (hash, key) in &hashes {
+        assert!(insert(&directory, *hash, key, &alive));
+    }
+    assert!(directory.is_large(), "as tests have it");
+    let hinted_there = || {
+        let (mut hinted, mut there) = (0, 0);
+        for (hash, key) in &hashes {
+            let value = directory.get(*hash, key, |it| Arc::as_ptr(it).addr());
+            let line = value.map(|it| (it - 2 * size_of::<usize>()) / 64 * 64);
+            there += usize::from(value.is_some());
+            // Two keys of one tag have one place, and there is not one for each key of the fullest buckets.
+            let hint = directory.stripe(*hash).hinted(hash.fingerprint());
+            hinted += usize::from(line.is_some() && hint == line);
+        }
+        (hinted, there)
+    };
+    let all = hinted_there();
+    for (hash, key) in hashes.iter().step_by(3) {
+        assert!(directory.remove_if(*hash, key, |_| true));
+    }
+    let rest = hinted_there();
+    assert_eq!((all.1, rest.1), (9_000, 6_000));
+    for (hinted, there) in [all, rest] {
+        let nearly_all = hinted > there * 85 / 100;
+        assert_eq!(
+            nearly_all,
+            crate::sync::prefetch::WORKS,
+            "{hinted} of {there}"
+        );
+    }
+}
+
+#[test]
 fn every_key_is_found_and_no_other() {
     let directory = Directory::<Topic>::new();
     let hasher = Hasher::random();

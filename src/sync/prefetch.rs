@@ -2,6 +2,9 @@
 
 #![allow(unsafe_code)]
 
+/// Whether there is such a hint here. Models see none of it.
+pub(crate) const WORKS: bool = cfg!(all(target_arch = "x86_64", not(afterwrite_loom)));
+
 /// Asks for the cache line at `address`, which need not be valid. Nothing where there is no such hint.
 #[inline(always)]
 pub(crate) fn prefetch<T>(address: *const T) {

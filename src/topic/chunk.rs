@@ -80,6 +80,9 @@ impl FirstChunk {
 }
 
 impl Chunk {
+    /// How many entries most chunks of a key with many subscribers hold.
+    pub(super) const FULL_SIZE: u32 = SIZES[SIZES.len() - 1];
+
     fn empty(number: usize) -> Self {
         Self {
             live: AtomicU64::new(0),

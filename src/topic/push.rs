@@ -12,11 +12,11 @@ use super::{Attached, Topic};
 use crate::mailbox::{Entry, Header, Mailbox, Stamp};
 use crate::sync::{Ordering::Relaxed, order, panics::contain};
 
-/// Subscribers of a full chunk.
-const CHUNK: u32 = 64;
+/// Subscribers of a chunk of full size.
+const CHUNK: u32 = Chunk::FULL_SIZE;
 
-/// The bits of a full chunk.
-const ALL: u64 = u64::MAX;
+/// The bits of such a chunk.
+const ALL: u64 = u64::MAX >> (u64::BITS - CHUNK);
 
 /// The payload comes back: the topic could not be pushed to.
 #[derive(Debug)]
@@ -431,7 +431,8 @@ impl Cursor {
             // As most chunks of a key with many subscribers are: no search for the next bit.
             for bit in 0..CHUNK {
                 before();
-                visit.unvisited = ALL << bit << 1;
+                // A clone that panics is not asked again.
+                visit.unvisited = ALL & (ALL << bit << 1);
                 visit.deliver_to(topic, at, bit, || payload.clone());
             }
             return;

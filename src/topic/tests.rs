@@ -294,8 +294,8 @@ fn a_clone_that_panics_costs_its_subscriber_alone() {
             Self(self.0, self.1.clone(), self.2)
         }
     }
-    // Among few; at the beginning, in the middle and at the end of a full chunk.
-    for (subscribers, failing) in [(4, 1), (250, 21), (250, 50), (250, 84)] {
+    // Among few; at the beginning, in the middle and at the end of a full chunk; where the next is fetched.
+    for (subscribers, failing) in [(4, 1), (250, 21), (250, 50), (250, 84), (2_200, 1_000)] {
         for overflow in [
             Overflow::DropNewest,
             Overflow::DropOldest,
@@ -303,7 +303,7 @@ fn a_clone_that_panics_costs_its_subscriber_alone() {
         ] {
             let topic = topic();
             let mut receivers: Vec<_> = (0..subscribers)
-                .map(|_| Topic::subscribe(&topic, overflow, 4, 999).unwrap())
+                .map(|_| Topic::subscribe(&topic, overflow, 4, 2_200).unwrap())
                 .collect();
             let clones = StdArc::new(AtomicU32::new(0));
             let hook = std::panic::take_hook();
