@@ -71,24 +71,53 @@ pub trait Store: Cache {
 ///
 /// Only a fence's store makes one, so that nothing gets into a cache around the fence.
 #[derive(Clone)]
-pub struct Entry<V> {
-    pub(crate) stamp: Stamp,
-    pub(crate) value: Option<V>,
+pub struct Entry<V>(Kept<V>);
+
+/// Two shapes of one length: which it is stands in the stamp's niche.
+#[derive(Clone)]
+enum Kept<V> {
+    Value(Stamp, V),
+    Nothing(Stamp),
 }
 
 impl<V> Entry<V> {
+    #[inline]
+    pub(crate) fn new(stamp: Stamp, value: Option<V>) -> Self {
+        Self(match value {
+            Some(value) => Kept::Value(stamp, value),
+            None => Kept::Nothing(stamp),
+        })
+    }
+
+    #[inline]
+    pub(crate) const fn stamp(&self) -> &Stamp {
+        let (Kept::Value(stamp, _) | Kept::Nothing(stamp)) = &self.0;
+        stamp
+    }
+
+    #[inline]
+    pub(crate) fn into_value(self) -> Option<V> {
+        match self.0 {
+            Kept::Value(_, value) => Some(value),
+            Kept::Nothing(_) => None,
+        }
+    }
+
     /// What the loader answered; `None` when it found nothing. For a cache's weigher: it says
     /// nothing about whether the entry may be served.
     pub const fn value(&self) -> Option<&V> {
-        self.value.as_ref()
+        match &self.0 {
+            Kept::Value(_, value) => Some(value),
+            Kept::Nothing(_) => None,
+        }
     }
 }
 
 impl<V> fmt::Debug for Entry<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
-            .field("stamp", &self.stamp)
-            .field("absent", &self.value.is_none())
+            .field("stamp", self.stamp())
+            .field("absent", &self.value().is_none())
             .finish_non_exhaustive()
     }
 }
@@ -177,5 +206,26 @@ where
     fn clear(&self, reason: Reason) -> Result<(), Unfinished> {
         self(Invalidation::All(reason));
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(afterwrite_loom)))]
+mod tests {
+    use super::*;
+    use crate::invalidation::fence::Fence;
+
+    #[test]
+    fn an_entry_is_a_stamp_and_the_value() {
+        assert_eq!(size_of::<Entry<u64>>(), size_of::<Stamp>() + 8);
+        assert_eq!(
+            size_of::<Entry<String>>(),
+            size_of::<Stamp>() + size_of::<String>()
+        );
+        let stamp = Fence::new().token("any").store(|stamp| stamp).unwrap();
+        for value in [Some(7), None] {
+            let entry = Entry::new(stamp, value);
+            assert_eq!((entry.stamp(), entry.value()), (&stamp, value.as_ref()));
+            assert_eq!(entry.into_value(), value);
+        }
     }
 }

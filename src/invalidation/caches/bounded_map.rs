@@ -136,10 +136,7 @@ mod tests {
 
     fn entry(fence: &Fence, value: u32) -> Entry<u32> {
         let stamp = fence.token("any").store(|stamp| stamp).unwrap();
-        Entry {
-            stamp,
-            value: Some(value),
-        }
+        Entry::new(stamp, Some(value))
     }
 
     #[test]
@@ -157,7 +154,7 @@ mod tests {
                 assert!(map.get(&name).is_none());
             } else {
                 map.insert(&name, entry(&fence, turn)).unwrap();
-                assert_eq!(map.get(&name).unwrap().value, Some(turn));
+                assert_eq!(map.get(&name).unwrap().value(), Some(&turn));
             }
             let inner = map.map.lock();
             assert!(inner.entries.len() <= 4);

@@ -142,7 +142,8 @@ impl<C: Store> Coherent<C> {
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Option<C::Value>> {
         let entry = self.inner.store.get(id)?;
-        self.inner.fence.serves(&entry.stamp).then_some(entry.value)
+        let serves = self.inner.fence.serves(entry.stamp());
+        serves.then(|| entry.into_value())
     }
 
     /// What the cache holds, or else what `loader` answers.
@@ -355,7 +356,7 @@ impl<C: Store> Inner<C> {
         let value = loaded.value;
         let stored = self.fence.store(mark, loaded.view, |stamp| {
             let value = value.clone();
-            caught(|| self.store.insert(id, Entry { stamp, value }))
+            caught(|| self.store.insert(id, Entry::new(stamp, value)))
         });
         // A refusal is counted by the fence; the caller has its answer either way.
         if let Ok(Err(Unfinished)) = stored {

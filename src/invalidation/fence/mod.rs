@@ -199,7 +199,7 @@ impl Fence {
         // Acquire: its partner is the transition that raised the epoch, so that a caller who is
         // told no also sees what that transition had set before.
         let word = self.word();
-        word.epoch() == stamp.epoch && (!word.timed() || self.young_enough(word, stamp))
+        word.epoch() == stamp.epoch.get() && (!word.timed() || self.young_enough(word, stamp))
     }
 
     #[cold]

@@ -1,6 +1,7 @@
 //! What a load takes before it reads, and what its result is stored with.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use super::{Fence, Refused};
 
@@ -23,7 +24,11 @@ impl Mark {
     /// What a value is kept with whose load began at this mark.
     pub(crate) const fn stamp(&self) -> Stamp {
         Stamp {
-            epoch: self.epoch,
+            epoch: match NonZeroU64::new(self.epoch) {
+                Some(epoch) => epoch,
+                // There is no such epoch.
+                None => NonZeroU64::MAX,
+            },
             began: self.began,
         }
     }
@@ -87,6 +92,7 @@ pub enum View {
 /// Kept with each stored value; tells whether it may still be served. See [`Fence::serves`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    pub(crate) epoch: u64,
+    /// The first is 1. Not 0, so that what is kept with a value has a niche.
+    pub(crate) epoch: NonZeroU64,
     pub(crate) began: u64,
 }

@@ -470,7 +470,11 @@ impl World {
         };
         // A replica that lags is no fault of the cache; what it keeps of it is checked by hits.
         if load.key.0 == PLAIN {
-            let stamp = crate::invalidation::fence::Stamp { epoch: 0, began: 0 };
+            // Nobody asks the fence about it.
+            let stamp = crate::invalidation::fence::Stamp {
+                epoch: std::num::NonZeroU64::MIN,
+                began: 0,
+            };
             for &(asked, _) in load.waiters.iter().filter(|(_, coherent)| *coherent) {
                 let cached = Cached {
                     stamp,
