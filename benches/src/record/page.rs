@@ -196,8 +196,8 @@ pub fn write() -> Result<(), String> {
              column says so. `DashMap of tokio broadcast` has neither gate, nor workers, nor an account of losses.\n\n\
              With a million keys much of the time goes into finding pages. Pages of 2 MiB, which \
              `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` or an allocator of your choice asks for, took `many_keys` at \
-             1,000,000 from 1,340 to 810 ns, its batches from 590 to 390, and the reference from 1,370 to 920 \
-             (medians of three pairs of runs, while the machine below was busier). The record is without them.",
+             1,000,000 from 650 to 513 ns, and the reference from 857 to 737 (medians of three pairs of runs). The \
+             record is without them.",
             &table,
         );
         page.push_str(&summary(&rows));
