@@ -57,11 +57,18 @@ impl<C> Bucket<C> {
         }
     }
 
-    /// The line that would be asked for first.
+    /// The line that would be asked for first, and whether a value at `address` can have a hint.
     #[cfg(all(test, not(afterwrite_loom)))]
-    pub(super) fn hinted<V>(&self, fingerprint: Fingerprint, near: &Snapshot<V>) -> Option<usize> {
-        self.hints
-            .first_line(self.place(fingerprint)?, near.as_raw().addr())
+    pub(super) fn hinted<V>(
+        &self,
+        fingerprint: Fingerprint,
+        snapshot: &Snapshot<V>,
+        address: usize,
+    ) -> (Option<usize>, bool) {
+        let near = snapshot.as_raw().addr();
+        let place = self.place(fingerprint);
+        let line = place.and_then(|place| self.hints.first_line(place, near));
+        (line, Hints::in_one_region(near, address))
     }
 
     /// The place of this fingerprint's tag, counted through all words.

@@ -75,6 +75,12 @@ impl Hints {
         }
     }
 
+    /// Whether a hint near the one address can be of the other. Allocators that keep sizes far apart, as
+    /// AddressSanitizer's does, may leave none.
+    pub(super) fn in_one_region(one: usize, other: usize) -> bool {
+        one as u64 >> BITS == other as u64 >> BITS
+    }
+
     /// Where the first line is of the value whose tag has this place; `near` is where the snapshot is.
     #[inline]
     pub(super) fn first_line(&self, place: usize, near: usize) -> Option<usize> {
@@ -86,9 +92,8 @@ impl Hints {
 
 /// What to remember of a value, if it is in the region of what is at `near`.
 fn hint_of<V>(value: NonNull<V>, near: usize) -> u32 {
-    let region = |address: usize| address as u64 >> BITS;
     let first = first_byte(value).addr();
-    if region(first) == region(near) {
+    if Hints::in_one_region(first, near) {
         (first / LINE) as u32
     } else {
         NONE

@@ -129,11 +129,16 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         prefetch(self.table.slot(fingerprint.bucket(self.table.buckets())));
     }
 
-    /// The line that a look-up would ask for beside the snapshot.
+    /// The line that a look-up would ask for beside the snapshot, and whether a value at `address` can have a
+    /// hint.
     #[cfg(all(test, not(afterwrite_loom)))]
-    pub(super) fn hinted(&self, fingerprint: Fingerprint) -> Option<usize> {
+    pub(super) fn hinted(
+        &self,
+        fingerprint: Fingerprint,
+        address: usize,
+    ) -> Option<(Option<usize>, bool)> {
         self.table.probe(fingerprint, |bucket| {
-            (bucket.cell()).read(|snapshot| bucket.hinted(fingerprint, snapshot?))
+            (bucket.cell()).read(|snapshot| Some(bucket.hinted(fingerprint, snapshot?, address)))
         })
     }
 

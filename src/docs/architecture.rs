@@ -28,10 +28,10 @@
 //! From a key to its topic. One seeded hash is taken for each operation, and carried along: some of its
 //! bits choose the shard, others the stripe, the bucket and an eight-bit tag. A bucket is a few words of
 //! tags, each an atomic, and an immutable snapshot behind arc-swap. A key that nobody subscribes to is
-//! most often refused by its tag alone. Where there are many keys a bucket also hints at where their topics
-//! are, so that a look-up fetches the topic while the snapshot, which alone decides, is on its way. Stripes
-//! grow by linear hashing, a bucket at a time, and never shrink. Writers lock their stripe; readers lock
-//! nothing.
+//! most often refused by its tag alone. In a large directory (some 65,000 keys, on x86-64) a bucket also
+//! remembers where its topics lie: a look-up fetches the topic from there while the snapshot is on its way. A
+//! wrong hint costs a fetch, and the snapshot alone decides. Stripes grow by linear hashing, a bucket at a
+//! time, and never shrink. Writers lock their stripe; readers lock nothing.
 //!
 //! # The topic
 //!

@@ -73,7 +73,8 @@ pub trait Store: Cache {
 #[derive(Clone)]
 pub struct Entry<V>(Kept<V>);
 
-/// Two shapes of one length: which it is stands in the stamp's niche.
+/// Which of the two it is stands in a niche, the stamp's unless the value has a larger one: an entry is as long
+/// as stamp and value.
 #[derive(Clone)]
 enum Kept<V> {
     Value(Stamp, V),
@@ -215,12 +216,21 @@ mod tests {
     use crate::invalidation::fence::Fence;
 
     #[test]
-    fn an_entry_is_a_stamp_and_the_value() {
+    #[cfg(target_pointer_width = "64")]
+    fn an_entry_is_as_long_as_stamp_and_value() {
         assert_eq!(size_of::<Entry<u64>>(), size_of::<Stamp>() + 8);
         assert_eq!(
             size_of::<Entry<String>>(),
             size_of::<Stamp>() + size_of::<String>()
         );
+        assert_eq!(
+            size_of::<Entry<Arc<u64>>>(),
+            size_of::<Stamp>() + size_of::<Arc<u64>>()
+        );
+    }
+
+    #[test]
+    fn an_entry_gives_back_what_it_was_made_of() {
         let stamp = Fence::new().token("any").store(|stamp| stamp).unwrap();
         for value in [Some(7), None] {
             let entry = Entry::new(stamp, value);

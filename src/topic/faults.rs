@@ -24,6 +24,8 @@ pub(super) const BEGIN_AFTER_LIVE: &str = "begin_after_live";
 pub(super) const END_WHILE_HELD: &str = "end_while_held";
 /// A loss that finds the turn taken raises no flag.
 pub(super) const LOSS_WITHOUT_FLAG: &str = "loss_without_flag";
+/// A receiver tells a loss without another look at its first notice.
+pub(super) const LOSS_BEFORE_FIRST: &str = "loss_before_first";
 
 /// Every one of them, so that none is left without a model.
 #[cfg(afterwrite_loom)]
@@ -39,6 +41,7 @@ pub const ALL: &[&str] = &[
     BEGIN_AFTER_LIVE,
     END_WHILE_HELD,
     LOSS_WITHOUT_FLAG,
+    LOSS_BEFORE_FIRST,
 ];
 
 /// Whether the fault is planted.

@@ -354,6 +354,13 @@ impl<T, A: Attached> Receiver<T, A> {
                 self.discard(None);
                 return Some(Next::Ended);
             }
+            // The first notice was filled between the two looks, before those losses? That shows by now too.
+            if !planted(faults::LOSS_BEFORE_FIRST)
+                && self.flags().has(Flags::FIRST)
+                && self.first().is_some_and(|first| first.after().is_some())
+            {
+                return None;
+            }
             if let Some(missed) = self.account_lost(turn.completed()) {
                 return Some(missed);
             }

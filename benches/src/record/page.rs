@@ -164,8 +164,8 @@ that thread's processor time, work between threads by the wall's clock.
 
 \"The reference\" is the lock-based registry of the common design, in Rust: a read-write lock over a map of
 maps of channels, workers that sleep between two reads of the view. It, the rivals and how each is asked to
-show that it does the same work stand in `benches/src/rivals`. A *floor* is the loop without any library:
-no alternative, but what the hardware gives.
+show that it does the same work stand in `benches/src/rivals`. A *floor* is something simpler that does a
+part of the work only: a yardstick, no alternative.
 ";
 
 /// Writes the page and the plot.
@@ -194,10 +194,10 @@ pub fn write() -> Result<(), String> {
             "Loops",
             "Nanoseconds for each unit, ours beside the best rival of the same run. Where a rival wins, the last \
              column says so. `DashMap of tokio broadcast` has neither gate, nor workers, nor an account of losses.\n\n\
-             With a million keys much of the time goes into finding pages. Pages of 2 MiB, which \
-             `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` or an allocator of your choice asks for, took `many_keys` at \
-             1,000,000 from 650 to 513 ns, and the reference from 857 to 737 (medians of three pairs of runs). The \
-             record is without them.",
+             With a million keys much of the time goes into the translation of addresses. Pages of 2 MiB help: with \
+             `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`, where the kernel gives them to who asks, `many_keys` at \
+             1,000,000 went from 650 to 513 ns, and the reference from 857 to 737 (medians of three pairs of runs of \
+             their own, 2026-11-27). The tables are without them. `must` and `aim` are what this project asks of itself.",
             &table,
         );
         page.push_str(&summary(&rows));
@@ -212,7 +212,8 @@ pub fn write() -> Result<(), String> {
             &mut page,
             "Waits",
             "Quantiles of single waits by the wall's clock. On a machine that others use, p99 is theirs as much \
-             as ours.",
+             as ours. Where threads are not pinned, one that sleeps may be woken on the core of the thread that waits \
+             for it, which is a matter of some 6 µs here; on another core it is one of 20 to 30.",
             &table,
         );
         page.push_str(&table.markdown());
@@ -227,7 +228,7 @@ pub fn write() -> Result<(), String> {
              extremes. `to its like`: to the bare client that also gets back what it sends, unless ours is write-only, and \
              that also has its connection on another thread, where ours has. In `emit_rate` the bare client's task gives way \
              as tokio's budget has it, after 128 messages; ours, on a runtime, after 256 emits, since an emit awaits \
-             nothing.",
+             nothing. `must` is of `to bare`.",
             &table,
         );
         page.push_str(&table.markdown());

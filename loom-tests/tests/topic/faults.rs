@@ -104,6 +104,10 @@ const ARGUED: &[&str] = &["turn_owe", "lost_count", "lost_read"];
 /// Which model has to fail for which step taken away.
 const CANARIES: &[(&str, &str)] = &[
     (
+        "loss_before_first",
+        "first::a_loss_that_follows_the_first_notice_comes_after_it",
+    ),
+    (
         "close_ignores_holder",
         "close::push_against_the_drop_of_a_ring",
     ),

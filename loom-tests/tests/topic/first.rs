@@ -96,6 +96,34 @@ fn a_loss_comes_before_the_first_notice_that_follows_it() {
     });
 }
 
+/// Property: a loss that follows the first notice is told after it. Two threads: the one who fills and
+/// loses, receiver.
+#[test]
+fn a_loss_that_follows_the_first_notice_comes_after_it() {
+    model(|| {
+        let topic = topic();
+        let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, 2);
+        let first = subscriber.receiver().await_first();
+        let filler = {
+            let topic = topic.clone();
+            thread::spawn(move || {
+                assert!(topic.fill(&first, Payload::new(FIRST)));
+                topic.lose(1);
+            })
+        };
+        for _ in 0..2 {
+            subscriber.look();
+            assert!(subscriber.missed() == 0 || subscriber.got() == [FIRST]);
+        }
+        filler.join().unwrap();
+        subscriber.drain();
+        assert_eq!(
+            (subscriber.got(), subscriber.missed()),
+            ([FIRST].as_slice(), 1)
+        );
+    });
+}
+
 /// Property: the first notice wakes a receiver that waits. Two threads: the one who fills it,
 /// receiver.
 #[test]

@@ -26,7 +26,7 @@ impl Mark {
         Stamp {
             epoch: match NonZeroU64::new(self.epoch) {
                 Some(epoch) => epoch,
-                // There is no such epoch.
+                // Never: the first is 1. This is above the 60 bits of an epoch, so it would not be served.
                 None => NonZeroU64::MAX,
             },
             began: self.began,
