@@ -1,6 +1,7 @@
 //! The first notice of one subscriber, in the key's order.
 
 use afterwrite::Overflow;
+use afterwrite::models::{FirstNotice, Topic};
 use afterwrite_loom_tests::{Payload, Sleep, Subscriber, model};
 use loom::thread;
 
@@ -8,14 +9,20 @@ use super::{push, topic};
 
 const FIRST: u64 = 100;
 
+/// A topic, and a subscriber of it that awaits a first notice.
+fn awaiting(capacity: u16) -> (Topic<Payload>, Subscriber, FirstNotice<Payload>) {
+    let topic = topic();
+    let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, capacity);
+    let first = subscriber.receiver().await_first();
+    (topic, subscriber, first)
+}
+
 /// Property: the first notice comes once, and stands between the pushes as they took the turn. Three
 /// threads: pusher, the one who fills it, receiver.
 #[test]
 fn first_notice_against_push() {
     model(|| {
-        let topic = topic();
-        let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, 2);
-        let first = subscriber.receiver().await_first();
+        let (topic, mut subscriber, first) = awaiting(2);
         let pusher = {
             let topic = topic.clone();
             thread::spawn(move || push(&topic, 1))
@@ -52,9 +59,7 @@ fn first_notice_against_push() {
 #[test]
 fn first_notice_keeps_its_place() {
     model(|| {
-        let topic = topic();
-        let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, 2);
-        let first = subscriber.receiver().await_first();
+        let (topic, mut subscriber, first) = awaiting(2);
         let pusher = {
             let topic = topic.clone();
             thread::spawn(move || {
@@ -75,9 +80,7 @@ fn first_notice_keeps_its_place() {
 #[test]
 fn a_loss_comes_before_the_first_notice_that_follows_it() {
     model(|| {
-        let topic = topic();
-        let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, 2);
-        let first = subscriber.receiver().await_first();
+        let (topic, mut subscriber, first) = awaiting(2);
         let filler = {
             let topic = topic.clone();
             thread::spawn(move || {
@@ -101,9 +104,7 @@ fn a_loss_comes_before_the_first_notice_that_follows_it() {
 #[test]
 fn a_loss_that_follows_the_first_notice_comes_after_it() {
     model(|| {
-        let topic = topic();
-        let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, 2);
-        let first = subscriber.receiver().await_first();
+        let (topic, mut subscriber, first) = awaiting(2);
         let filler = {
             let topic = topic.clone();
             thread::spawn(move || {
@@ -129,9 +130,7 @@ fn a_loss_that_follows_the_first_notice_comes_after_it() {
 #[test]
 fn first_notice_against_a_receiver_that_waits() {
     model(|| {
-        let topic = topic();
-        let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, 1);
-        let first = subscriber.receiver().await_first();
+        let (topic, mut subscriber, first) = awaiting(1);
         let filler = {
             let topic = topic.clone();
             thread::spawn(move || assert!(topic.fill(&first, Payload::new(FIRST))))
@@ -147,9 +146,7 @@ fn first_notice_against_a_receiver_that_waits() {
 #[test]
 fn first_notice_against_shut() {
     model(|| {
-        let topic = topic();
-        let mut subscriber = Subscriber::new(&topic, Overflow::DropNewest, 1);
-        let first = subscriber.receiver().await_first();
+        let (topic, mut subscriber, first) = awaiting(1);
         let filler = {
             let topic = topic.clone();
             thread::spawn(move || topic.fill(&first, Payload::new(FIRST)))
