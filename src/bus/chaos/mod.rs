@@ -1,8 +1,8 @@
 //! A bus over a network that can go wrong on purpose, and again in the same way.
 //!
 //! *Role.* Tests of whatever stands on a [`Bus`]: loss, duplication, reordering, delay,
-//! partitions, black holes, paused processes, lost connections, and servers that learn of a
-//! subscription later than others. Nothing happens by itself: the network has its own time, and
+//! partitions, black holes, paused processes, lost connections, rights that are taken away, and
+//! servers that learn of a subscription later than others. Nothing happens by itself: the network has its own time, and
 //! moves when it is stepped. The same seed and the same calls give the same run.
 //!
 //! ```text
@@ -67,6 +67,8 @@ pub struct ChaosCounts {
     pub overflowed: u64,
     /// Connections that were broken.
     pub disconnects: u64,
+    /// Publishes and subscriptions that a server refused, and subscriptions that it took away.
+    pub denied: u64,
     /// Messages delivered to an inbox.
     pub delivered: u64,
 }
@@ -177,7 +179,19 @@ impl ChaosNet {
 
     /// Faults of both directions between a node and its server.
     pub fn set_faults(&self, node: NodeId, faults: Faults) {
-        self.net.lock().set_faults(node, &faults);
+        let mut net = self.net.lock();
+        net.set_up_faults(node, faults.clone());
+        net.set_down_faults(node, faults);
+    }
+
+    /// Faults of the way from a node to its server.
+    pub fn set_up_faults(&self, node: NodeId, faults: Faults) {
+        self.net.lock().set_up_faults(node, faults);
+    }
+
+    /// Faults of the way from a server to a node.
+    pub fn set_down_faults(&self, node: NodeId, faults: Faults) {
+        self.net.lock().set_down_faults(node, faults);
     }
 
     /// Faults of the route from one server to another.
@@ -218,6 +232,35 @@ impl ChaosNet {
     pub fn connect_to(&self, node: NodeId, server: ServerId) {
         let wakers = self.net.lock().connect(node, server);
         wakers.into_iter().for_each(|waker| waker.wake());
+    }
+
+    /// Throws away what a node has published while it had no connection: some clients do, and tell nobody.
+    pub fn discard(&self, node: NodeId) {
+        let wakers = self.net.lock().discard(node);
+        wakers.into_iter().for_each(|waker| waker.wake());
+    }
+
+    /// Takes a node's right to subscribe away: its server ends the subscriptions that it knows, takes
+    /// none, and says so by [`Event::SubscribeDenied`]. The connection stays.
+    pub fn deny_subscribing(&self, node: NodeId) {
+        self.net.lock().deny_subscribing(node);
+    }
+
+    /// Gives the right to subscribe back. What was ended or refused stays so, until it is asked for again or
+    /// the connection is made anew.
+    pub fn allow_subscribing(&self, node: NodeId) {
+        self.net.lock().allow_subscribing(node);
+    }
+
+    /// Takes a node's right to publish to these subjects away: its server passes nothing of that on, and
+    /// says so by [`Event::PublishDenied`]. The connection stays. One pattern at a time: this replaces an earlier one.
+    pub fn deny_publishing(&self, node: NodeId, subjects: &Pattern) {
+        self.net.lock().set_denied(node, Some(subjects.clone()));
+    }
+
+    /// Gives the right to publish back.
+    pub fn allow_publishing(&self, node: NodeId) {
+        self.net.lock().set_denied(node, None);
     }
 
     /// Stops a process: nothing is delivered to it, what comes piles up to its capacity.

@@ -188,9 +188,12 @@ impl Net {
 
     // What is done to nodes and routes.
 
-    pub(super) fn set_faults(&mut self, id: NodeId, faults: &Faults) {
-        self.nodes[id.0].up.faults = faults.clone();
-        self.nodes[id.0].down.faults = faults.clone();
+    pub(super) fn set_up_faults(&mut self, id: NodeId, faults: Faults) {
+        self.nodes[id.0].up.faults = faults;
+    }
+
+    pub(super) fn set_down_faults(&mut self, id: NodeId, faults: Faults) {
+        self.nodes[id.0].down.faults = faults;
     }
 
     pub(super) fn set_route_faults(&mut self, from: ServerId, to: ServerId, faults: Faults) {
@@ -256,6 +259,66 @@ impl Net {
         }
         self.tell(id.0, &Event::Connected { generation });
         mem::take(&mut self.nodes[id.0].wakers)
+    }
+
+    pub(super) fn discard(&mut self, id: NodeId) -> Vec<Waker> {
+        let node = &mut self.nodes[id.0];
+        let before = node.waiting.len();
+        (node.waiting).retain(|cargo| !matches!(cargo, Cargo::Publish(_)));
+        self.counts.broken += (before - node.waiting.len()) as u64;
+        mem::take(&mut node.wakers)
+    }
+
+    pub(super) fn set_denied(&mut self, id: NodeId, subjects: Option<Pattern>) {
+        self.nodes[id.0].denied = subjects;
+    }
+
+    pub(super) fn deny_subscribing(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id.0];
+        node.may_subscribe = false;
+        let home = node.server;
+        let gone: Vec<_> = self.servers[home]
+            .extract_if(.., |it| it.home == home && it.id.node == id.0)
+            .collect();
+        for interest in gone {
+            self.forward(home, &Cargo::Unsubscribe(interest.id));
+            self.refuse_interest(id.0, &interest);
+        }
+    }
+
+    pub(super) fn allow_subscribing(&mut self, id: NodeId) {
+        self.nodes[id.0].may_subscribe = true;
+    }
+
+    /// Tells a node that its server does not take this subscription.
+    fn refuse_interest(&mut self, index: usize, interest: &Interest) {
+        let subject = interest.pattern.as_str().to_owned();
+        self.refuse(index, Event::SubscribeDenied { subject });
+    }
+
+    fn refuse(&mut self, index: usize, event: Event) {
+        self.counts.denied += 1;
+        let to = self.nodes[index].end(index, false);
+        self.send(to, Cargo::Denied(event));
+    }
+
+    /// Whether a node's server takes this from it. If not, the node will hear so.
+    fn takes(&mut self, index: usize, cargo: &Cargo) -> bool {
+        let node = &self.nodes[index];
+        match cargo {
+            Cargo::Subscribe(interest) if !node.may_subscribe => {
+                self.refuse_interest(index, interest);
+                false
+            }
+            Cargo::Publish(packet)
+                if (node.denied.as_ref()).is_some_and(|it| it.matches(&packet.subject)) =>
+            {
+                let subject = packet.subject.to_string();
+                self.refuse(index, Event::PublishDenied { subject });
+                false
+            }
+            _ => true,
+        }
     }
 
     pub(super) fn pause(&mut self, id: NodeId) {
@@ -326,7 +389,7 @@ impl Net {
             To::Route { from, to } => &mut self.routes[from * servers + to],
             To::Node { node, .. } => &mut self.nodes[node].down,
         };
-        let certain = matches!(cargo, Cargo::Subscribe(_) | Cargo::Unsubscribe(_));
+        let certain = !matches!(cargo, Cargo::Publish(_) | Cargo::Deliver(..));
         let (arrivals, order) = (&mut self.arrivals, &mut self.order);
         let arrive = |at, cargo| {
             *order += 1;
@@ -357,7 +420,9 @@ impl Net {
         match (to, cargo) {
             (To::Server { node, generation }, cargo) => {
                 if self.is_current(node, generation) {
-                    self.at_server(self.nodes[node].server, cargo, None);
+                    if self.takes(node, &cargo) {
+                        self.at_server(self.nodes[node].server, cargo, None);
+                    }
                     return Some(mem::take(&mut self.nodes[node].wakers));
                 }
                 self.counts.broken += 1;
@@ -368,6 +433,16 @@ impl Net {
                     self.at_node(node, sub, packet);
                 } else {
                     self.counts.broken += 1;
+                }
+            }
+            (To::Node { node, generation }, Cargo::Denied(event)) => {
+                if self.is_current(node, generation) {
+                    let node_at = &mut self.nodes[node];
+                    match event {
+                        Event::PublishDenied { .. } => node_at.publish_denied += 1,
+                        _ => node_at.subscribe_denied += 1,
+                    }
+                    self.tell(node, &event);
                 }
             }
             (To::Node { .. }, _) => {}
@@ -389,7 +464,7 @@ impl Net {
             Cargo::Publish(packet) => self.fan_out(server, &packet, from.is_none()),
             Cargo::Subscribe(interest) => self.servers[server].push(interest),
             Cargo::Unsubscribe(id) => self.servers[server].retain(|it| it.id != id),
-            Cargo::Deliver(..) => {}
+            Cargo::Deliver(..) | Cargo::Denied(_) => {}
         }
     }
 

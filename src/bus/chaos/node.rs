@@ -37,6 +37,8 @@ pub(super) enum Cargo {
     Unsubscribe(SubId),
     /// To a node: a message for one of its subscriptions.
     Deliver(u64, Packet),
+    /// To a node: what its server refuses.
+    Denied(Event),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +89,13 @@ pub(super) struct Node {
     pub(super) receive: usize,
     pub(super) send: usize,
     pub(super) wakers: Vec<Waker>,
+    /// Its server refuses what it publishes to these.
+    pub(super) denied: Option<Pattern>,
+    /// Its server takes its subscriptions.
+    pub(super) may_subscribe: bool,
     pub(super) lost: u64,
+    pub(super) publish_denied: u64,
+    pub(super) subscribe_denied: u64,
     pub(super) panics: u64,
 }
 
@@ -115,7 +123,11 @@ impl Node {
             receive: RECEIVE,
             send: SEND,
             wakers: Vec::new(),
+            denied: None,
+            may_subscribe: true,
             lost: 0,
+            publish_denied: 0,
+            subscribe_denied: 0,
             panics: 0,
         }
     }
@@ -129,8 +141,8 @@ impl Node {
             },
             generation,
             lost: self.lost,
-            publish_denied: 0,
-            subscribe_denied: 0,
+            publish_denied: self.publish_denied,
+            subscribe_denied: self.subscribe_denied,
             inbox_panics: self.panics,
         }
     }

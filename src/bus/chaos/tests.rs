@@ -335,3 +335,90 @@ fn time_stands_still_unless_it_is_moved() {
     assert_eq!(texts(&log), numbers(0..1));
     assert_eq!(net.next_at(), None);
 }
+
+#[test]
+fn a_right_to_subscribe_that_is_taken_away_and_given_back_has_to_be_asked_for_again() {
+    let net = ChaosNet::with_servers(1, 2);
+    let (near, far) = (net.bus(), net.bus_at(net.server(1)));
+    let (log, interest) = listen(&far);
+    net.advance(MS);
+    net.deny_subscribing(far.node());
+    send(&near, 0..1);
+    send(&far, 1..2);
+    net.advance(MS);
+    let refused = "SubscribeDenied { subject: \">\" }".to_owned();
+    assert_eq!(texts(&log), [refused.clone()]);
+    assert_eq!(
+        (far.status().link, far.status().subscribe_denied),
+        (Link::Up, 1)
+    );
+    // Asked for too early, and then in time.
+    drop(interest);
+    let (early, interest) = listen(&far);
+    net.advance(MS);
+    assert_eq!(texts(&early), [refused]);
+    net.allow_subscribing(far.node());
+    send(&near, 2..3);
+    net.advance(MS);
+    assert_eq!(texts(&early).len(), 1, "nothing comes by itself");
+    drop(interest);
+    let (late, _interest) = listen(&far);
+    net.advance(MS);
+    send(&near, 3..4);
+    net.advance(MS);
+    assert_eq!(texts(&late), ["n.3"]);
+    assert_eq!(net.counts().denied, 2);
+}
+
+#[test]
+fn what_a_node_may_not_publish_reaches_nobody_and_it_hears_so() {
+    let net = ChaosNet::new(1);
+    let (near, far) = (net.bus(), net.bus());
+    let (own, _own) = listen(&near);
+    let (log, _interest) = listen(&far);
+    net.advance(MS);
+    net.deny_publishing(near.node(), &Pattern::new("n.1").expect("a valid pattern"));
+    send(&near, 0..3);
+    net.advance(MS);
+    assert_eq!(texts(&log), ["n.0", "n.2"]);
+    assert!(texts(&own).contains(&"PublishDenied { subject: \"n.1\" }".to_owned()));
+    assert_eq!(near.status().publish_denied, 1);
+    net.allow_publishing(near.node());
+    send(&near, 1..2);
+    net.advance(MS);
+    assert_eq!(texts(&log), ["n.0", "n.2", "n.1"]);
+}
+
+#[test]
+fn what_waits_for_a_connection_can_be_thrown_away_and_subscriptions_stay() {
+    let net = ChaosNet::new(1);
+    let bus = net.bus();
+    net.disconnect(bus.node());
+    let (log, _interest) = listen(&bus);
+    send(&bus, 0..3);
+    net.discard(bus.node());
+    send(&bus, 3..4);
+    net.connect(bus.node());
+    net.advance(MS);
+    assert_eq!(texts(&log), ["Connected { generation: 2 }", "n.3"]);
+    assert_eq!(net.counts().broken, 3);
+}
+
+#[test]
+fn each_way_has_faults_of_its_own() {
+    let net = ChaosNet::new(1);
+    let (near, far) = (net.bus(), net.bus());
+    let (log, _interest) = listen(&far);
+    net.advance(MS);
+    net.set_up_faults(far.node(), faults(9 * MS..9 * MS));
+    net.set_down_faults(near.node(), faults(9 * MS..9 * MS));
+    send(&near, 0..1);
+    net.advance(MS);
+    assert_eq!(texts(&log), ["n.0"]);
+    net.set_up_faults(near.node(), faults(2 * MS..2 * MS));
+    net.set_down_faults(far.node(), faults(3 * MS..3 * MS));
+    let sent = net.now();
+    send(&near, 1..2);
+    net.advance(9 * MS);
+    assert_eq!(log.lock().last(), Some(&(sent + 5 * MS, "n.1".to_owned())));
+}
