@@ -133,14 +133,13 @@
 //!
 //! | | what runs | over what | what it shows |
 //! |---|---|---|---|
-//! | the simulator, a unit test of the protocol | both halves of the state machine, feeds and fences, as they ship, in one thread | a network and clocks of its own, in simulated time, from a seed | the claim, with no allowance on top of B, in a million writes and a thousand faults of each kind; each rule that is broken on purpose is found out |
+//! | the simulator, a unit test of the protocol | both halves of the state machine, feeds and fences, as they ship, in one thread | [`ChaosBus`], two servers, in simulated time, with clocks that differ; all from a seed | the claim, with no allowance on top of B, in a million writes and a thousand faults of each kind; each rule that is broken on purpose is found out |
 //! | `tests/invalidation_chaos` | whole nodes: their threads, watches, caches and shared loads | [`ChaosBus`], in real time; a seed fixes what goes wrong, and not how threads interleave | the claim, with a second on top of B for a busy machine, and that nodes are coherent as soon as nothing is wrong |
 //! | `tests/invalidation_cluster`, `_nats`, `_processes` | whole nodes, some of them processes of their own | real servers, cut off, stopped, killed, and denied what they were allowed | that the bus and its client do what the others take for granted |
 //! | the models in `loom-tests` | fences and shared loads | all interleavings of a few threads, within the checker's limits | I8, save what caches do |
 //!
 //! So the simulator does not show what threads, locks, lanes and the sharing of loads do: it calls what decides,
-//! and has loads of its own. Its network is not a [`ChaosNet`] because that one has no clocks that differ,
-//! takes away no rights, and never discards what a client held back; in return it has real subscriptions.
+//! and has loads of its own.
 //!
 //! # Not covered
 //!
@@ -209,6 +208,5 @@
 //! [`worst_lateness`]: crate::invalidation::InvalidatorStats::worst_lateness
 //! [`Bus::generation`]: crate::bus::Bus::generation
 //! [`ChaosBus`]: crate::bus::ChaosBus
-//! [`ChaosNet`]: crate::bus::ChaosNet
 //! [`Bus::max_payload`]: crate::bus::Bus::max_payload
 //! [`Loaded::at`]: crate::invalidation::coherent::Loaded::at

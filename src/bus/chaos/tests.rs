@@ -346,8 +346,8 @@ fn a_right_to_subscribe_that_is_taken_away_and_given_back_has_to_be_asked_for_ag
     send(&near, 0..1);
     send(&far, 1..2);
     net.advance(MS);
-    let refused = "SubscribeDenied { subject: \">\" }".to_owned();
-    assert_eq!(texts(&log), [refused.clone()]);
+    let refused = "SubscribeDenied { subject: \">\" }";
+    assert_eq!(texts(&log), [refused]);
     assert_eq!(
         (far.status().link, far.status().subscribe_denied),
         (Link::Up, 1)

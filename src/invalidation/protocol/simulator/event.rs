@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::faults::Fault;
-use super::net::{Packet, Time};
+use super::net::{Packet, Time, Way};
 use crate::invalidation::protocol::Mutant;
 
 /// What a run is made of.
@@ -35,11 +35,6 @@ pub(super) struct Plan {
 /// Something that happens. `pid` names the process it happens to: if that is gone, nothing does.
 #[derive(Debug, Hash)]
 pub(super) enum Event {
-    AtServer {
-        server: usize,
-        packet: Rc<Packet>,
-        forwarded: bool,
-    },
     AtHost {
         host: usize,
         connection: u64,
@@ -86,9 +81,13 @@ pub(super) enum Event {
         host: usize,
         connection: u64,
     },
-    Subscribe {
+    /// Something that was wrong with a way is over.
+    Heal {
+        way: Way,
+    },
+    /// A server gives rights back, if their time has come.
+    Allow {
         host: usize,
-        connection: u64,
     },
     /// A cache whose watch has ended is watched again.
     Watch {
@@ -105,6 +104,11 @@ pub(super) enum Event {
         host: usize,
         pid: u64,
         entity: usize,
+    },
+    /// The client hears that the server has no subscription of it.
+    Unsubscribed {
+        host: usize,
+        pid: u64,
     },
     Boot {
         host: usize,
@@ -199,10 +203,11 @@ impl Event {
             | Self::Watch { host, pid, .. }
             | Self::Overrun { host, pid }
             | Self::Denied { host, pid, .. }
+            | Self::Unsubscribed { host, pid }
             | Self::Restart { host, pid } => Some((host, Some(pid))),
-            Self::AtServer { .. }
-            | Self::Connect { .. }
-            | Self::Subscribe { .. }
+            Self::Connect { .. }
+            | Self::Heal { .. }
+            | Self::Allow { .. }
             | Self::Boot { .. }
             | Self::Roll { .. }
             | Self::Fault => None,

@@ -1,9 +1,7 @@
 //! What goes wrong.
 
-use std::rc::Rc;
-
 use super::event::Event;
-use super::net::{Link, Packet, Time};
+use super::net::{Time, Way};
 use super::store::ENTITIES;
 use super::world::{MAX_LAG, MS, SECOND, World};
 use crate::invalidation::frame::{Header, write_one};
@@ -89,44 +87,53 @@ impl World {
         match (fault, pid) {
             (Fault::Loss, _) => {
                 let percent = self.rng.range(20, 90);
-                let link = self.any_link(host);
-                (link.lossy_until, link.loss_percent) = (until, percent);
+                let way = self.any_way(host);
+                self.trouble(way, until, |way| {
+                    (way.lossy_until, way.loss_percent) = (until, percent);
+                });
             }
-            (Fault::Duplication, _) => self.any_link(host).doubled_until = until,
+            (Fault::Duplication, _) => {
+                let way = self.any_way(host);
+                self.trouble(way, until, |way| way.doubled_until = until);
+            }
             (Fault::Reordering, _) => {
                 let shuffle = self.rng.range(MS, 2 * SECOND);
-                let link = self.any_link(host);
-                (link.shuffled_until, link.shuffle) = (until, shuffle);
+                let way = self.any_way(host);
+                self.trouble(way, until, |way| {
+                    (way.shuffled_until, way.shuffle) = (until, shuffle);
+                });
             }
             (Fault::Delay, _) => {
                 let slowness = self.rng.range(MS, 6 * SECOND);
-                let link = self.any_link(host);
-                (link.slow_until, link.slowness) = (until, slowness);
+                let way = self.any_way(host);
+                self.trouble(way, until, |way| {
+                    (way.slow_until, way.slowness) = (until, slowness);
+                });
             }
             (Fault::Disconnection, Some(_)) => self.disconnect(host, span),
             (Fault::Partition, _) => {
                 let both = self.rng.chance(50);
                 let first = self.rng.below(2);
-                self.route[first].cut_until = until;
-                if both {
-                    self.route[1 - first].cut_until = until;
+                let ways = [first, 1 - first].into_iter().take(1 + usize::from(both));
+                for from in ways {
+                    self.trouble(Way::Route(from), until, |way| way.cut_until = until);
                 }
             }
             (Fault::StalledServer, _) => {
                 let server = self.rng.below(2);
-                for host in &mut self.hosts {
-                    if host.access.server == server {
-                        host.access.up.stall_until = until;
-                        host.access.down.stall_until = until;
-                    }
-                }
-                for route in &mut self.route {
-                    route.stall_until = until;
+                let its = |host: &usize| self.hosts[*host].access.server == server;
+                let hosts: Vec<_> = (0..self.hosts.len()).filter(its).collect();
+                let ends = hosts
+                    .into_iter()
+                    .flat_map(|host| [Way::Up(host), Way::Down(host)]);
+                for way in ends.chain([Way::Route(0), Way::Route(1)]) {
+                    self.trouble(way, until, |way| way.stalled_until = until);
                 }
             }
             (Fault::Revocation, Some(_)) => {
-                let access = &mut self.hosts[host].access;
-                (access.subscribed, access.denied_until) = (false, until);
+                self.hosts[host].access.denied_until = until;
+                self.set_rights(host);
+                self.push(until, Event::Allow { host });
             }
             (Fault::SlowConsumer, Some(_)) => self.hosts[host].access.overrun_until = until,
             (Fault::Restart, Some(pid)) => {
@@ -169,7 +176,9 @@ impl World {
             (Fault::Garbage, Some(_)) => self.garbage(host),
             (Fault::Denial, Some(_)) => {
                 let entity = self.rng.below(ENTITIES.len());
-                self.hosts[host].access.mute = (entity, until);
+                self.hosts[host].access.muted = (entity, until);
+                self.set_rights(host);
+                self.push(until, Event::Allow { host });
             }
             (Fault::Twin, Some(_)) => self.twin(host),
             // There is no process to strike.
@@ -182,17 +191,19 @@ impl World {
     pub(super) fn lose_some(&mut self, host: usize, span: Time) {
         if self.rng.chance(50) {
             let percent = self.rng.range(40, 95);
-            let link = &mut self.hosts[host].access.up;
-            (link.lossy_until, link.loss_percent) = (self.now + span, percent);
+            let until = self.now + span;
+            self.trouble(Way::Up(host), until, |way| {
+                (way.lossy_until, way.loss_percent) = (until, percent);
+            });
         }
     }
 
-    fn any_link(&mut self, host: usize) -> &mut Link {
+    fn any_way(&mut self, host: usize) -> Way {
         match self.rng.below(4) {
-            0 => &mut self.hosts[host].access.up,
-            1 => &mut self.hosts[host].access.down,
-            2 => &mut self.route[0],
-            _ => &mut self.route[1],
+            0 => Way::Up(host),
+            1 => Way::Down(host),
+            2 => Way::Route(0),
+            _ => Way::Route(1),
         }
     }
 
@@ -213,7 +224,7 @@ impl World {
             payload.push(self.rng.next() as u8);
         }
         let subject = format!("cache.invalidate.{subject}");
-        self.send(host, Packet::new(subject, payload));
+        self.publish(&self.hosts[host].access.bus, &subject, &payload);
     }
 
     /// A process that was restored from a snapshot of this one takes the next number for a frame of its own,
@@ -236,23 +247,14 @@ impl World {
         let Some((incarnation, payload)) = made else {
             return;
         };
-        if hides {
-            self.hosts[host].access.loses_next = Some(entity);
+        if hides && let Some(process) = &mut self.hosts[host].process {
+            process.wire.loses_next = Some(entity);
         }
         self.haunted.entry(incarnation).or_insert(Time::MAX);
-        let packet = Rc::new(Packet {
-            subject: format!("cache.invalidate.{}.id-1", ENTITIES[entity]),
-            payload,
-            twin: true,
-        });
-        for server in 0..2 {
-            let packet = packet.clone();
-            let event = Event::AtServer {
-                server,
-                packet,
-                forwarded: true,
-            };
-            self.after(0, event);
+        let subject = format!("cache.invalidate.{}.id-1", ENTITIES[entity]);
+        for ghost in &self.ghosts {
+            self.publish(ghost, &subject, &payload);
         }
+        self.twins.insert(payload);
     }
 }

@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
 
-use super::net::Time;
+use super::net::{Time, entity_of};
 use super::rng::Rng;
 use super::store::{ENTITIES, Key, MIXED, PLAIN, STAMPED};
 use super::world::{MAX_LAG, MAX_RATE, SECOND};
-use crate::bus::{PublishError, Publisher};
+use crate::bus::{Interest, PublishError, Publisher};
 use crate::invalidation::cache::{Cache, Reason, Unfinished};
 use crate::invalidation::fence::{Clock, Fence, Mark, Stamp};
 use crate::invalidation::frame::Incarnation;
@@ -52,11 +52,13 @@ fn any_rate(rng: &mut Rng) -> i64 {
     rng.range(0, 2 * MAX_RATE + 1) as i64 - MAX_RATE as i64
 }
 
-/// Takes what the outbox publishes, for the network to carry.
-#[derive(Debug, Default)]
+/// The bus's publisher, with what can go wrong before the bus has anything.
+#[derive(Debug)]
 pub(super) struct Wire {
-    pub(super) out: Vec<(String, Vec<u8>)>,
+    pub(super) way: Box<dyn Publisher>,
     pub(super) full: bool,
+    /// The next message for this entity is lost.
+    pub(super) loses_next: Option<usize>,
 }
 
 impl Publisher for Wire {
@@ -64,17 +66,19 @@ impl Publisher for Wire {
         if self.full {
             return Err(PublishError::Full);
         }
-        self.out
-            .push((subject.as_str().to_owned(), payload.to_owned()));
-        Ok(())
+        if self.loses_next.is_some() && entity_of(subject.as_str()) == self.loses_next {
+            self.loses_next = None;
+            return Ok(());
+        }
+        self.way.publish(subject, payload)
     }
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
+        self.way.poll_ready(cx)
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
+        self.way.poll_flush(cx)
     }
 }
 
@@ -155,6 +159,8 @@ pub(super) struct Process {
     pub(super) node: Node,
     pub(super) outbox: Outbox,
     pub(super) wire: Wire,
+    /// The subscription.
+    pub(super) interest: Option<Interest>,
     pub(super) own: Arc<OwnMarks>,
     pub(super) rows: Vec<RowId>,
     pub(super) watches: Vec<SimWatch>,
@@ -180,6 +186,7 @@ impl Process {
         rules: Rules,
         write_limit: Micros,
         clock: &Arc<AtomicU64>,
+        way: Box<dyn Publisher>,
     ) -> Self {
         let own = Arc::<OwnMarks>::default();
         let mut node = Node::new(rules, incarnation, now, own.clone());
@@ -237,7 +244,12 @@ impl Process {
             incarnation,
             node,
             outbox,
-            wire: Wire::default(),
+            wire: Wire {
+                way,
+                full: false,
+                loses_next: None,
+            },
+            interest: None,
             own,
             rows,
             watches: vec![

@@ -24,7 +24,7 @@ impl World {
     pub(super) fn poll(&mut self, host: usize) {
         let time = self.now;
         let blocked = time < self.hosts[host].blocked_until;
-        let connected = self.hosts[host].access.connected;
+        let connected = self.hosts[host].access.is_connected();
         let asks = self.with(host, |process, now| {
             let generation = process.generation;
             for watch in process.watches.iter().filter(|watch| !watch.ended) {
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    /// What is said to be confirmed has to have reached a server.
+    /// What is said to be confirmed has to have come back.
     fn check_tickets(&mut self, host: usize) {
         let Some(process) = &mut self.hosts[host].process else {
             return;
@@ -87,7 +87,7 @@ impl World {
                 if outcome == Some(Outcome::Returned) {
                     self.tally.confirmed += 1;
                     let frame = (*incarnation, *entity, *number);
-                    if !self.store.arrived.contains(&frame) {
+                    if !self.store.returned.contains(&frame) {
                         lied = Some(frame);
                     }
                 }
@@ -95,7 +95,7 @@ impl World {
             });
         process.tickets.truncate(64);
         if let Some(frame) = lied {
-            self.fail(format!("confirmed, but no server has it: {frame:?}"));
+            self.fail(format!("confirmed, but it has not come back: {frame:?}"));
         }
     }
 

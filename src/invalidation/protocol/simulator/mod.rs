@@ -5,14 +5,13 @@
 //! Readers look at caches all the time. Whatever a watch serves as coherent at T has to show every
 //! commit whose emit was handed over (or had to be, under a guard) before T - B, by a publisher
 //! whose beat was heard before T - B and that is not retired. In doubt, nothing is served for
-//! longer than L after its load began. A drop that arrives is applied. What `emit_confirmed` would confirm has reached a server.
+//! longer than L after its load began. A drop that arrives is applied. What `emit_confirmed` would confirm has come back.
 //!
 //! # What is driven
-//! `Node`, `Outbox`, `Feed` and `Fence` are the ones that ship, and all that they decide. Threads, locks, loads
-//! that callers share and the bus are the simulator's own, in one thread, as is the network, which
-//! has what [`ChaosNet`](crate::bus::ChaosNet) has not: a server that takes a right away and gives it back, a
-//! client that keeps or discards what it held back, a clock for each host. Whole nodes run over a `ChaosNet` in
-//! `tests/invalidation_chaos`.
+//! `Node`, `Outbox`, `Feed` and `Fence` are the ones that ship, and all that they decide. They publish and
+//! subscribe through a [`ChaosBus`](crate::bus::ChaosBus) each, on a network of two servers. Threads, locks, clocks
+//! and loads that callers share are the simulator's own, in one thread. Whole nodes run over the same network
+//! in `tests/invalidation_chaos`.
 //!
 //! # Replaying
 //! A failure names its plan, its seed, and the mutant if there is one:

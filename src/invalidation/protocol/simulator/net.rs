@@ -1,21 +1,39 @@
-//! The network: two servers with a route between them, a link each way for every host.
+//! The network: a [`ChaosNet`] of two servers, and for each way what is wrong with it until when.
 //!
-//! A link keeps its order and takes its time, unless a fault says otherwise until a given time.
+//! A way keeps its order and takes its time, unless a fault says otherwise until a given time.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::rng::Rng;
+use parking_lot::Mutex;
+
+use super::event::Event;
+use super::store::ENTITIES;
+use super::world::{MS, World};
+use crate::bus::{self, Bus, ChaosBus, ChaosNet, Delivery, Faults, Flow, Interest, Link};
+use crate::invalidation::subject::{Address, Pattern, Prefix, Subject};
 
 /// Simulated time, in microseconds of no clock in particular.
 pub(super) type Time = u64;
 
 /// One direction of one connection.
+#[derive(Debug, Clone, Copy, Hash)]
+pub(super) enum Way {
+    /// From a host to its server.
+    Up(usize),
+    /// From a server to a host.
+    Down(usize),
+    /// From this server to the other.
+    Route(usize),
+}
+
+/// What is wrong with a way, and until when.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Link {
-    /// When the last message arrives: the next does so later.
-    last: Time,
+pub(super) struct Troubles {
     pub(super) cut_until: Time,
-    pub(super) stall_until: Time,
+    pub(super) stalled_until: Time,
     pub(super) lossy_until: Time,
     pub(super) loss_percent: u64,
     pub(super) doubled_until: Time,
@@ -25,71 +43,324 @@ pub(super) struct Link {
     pub(super) slowness: Time,
 }
 
-impl Link {
-    /// When a message that is sent now arrives: not at all, once, or twice.
-    pub(super) fn pass(&mut self, now: Time, rng: &mut Rng) -> [Option<Time>; 2] {
-        if now < self.cut_until || (now < self.lossy_until && rng.chance(self.loss_percent)) {
-            return [None, None];
-        }
-        let copies = 1 + usize::from(now < self.doubled_until && rng.chance(50));
-        let mut arrivals = [None, None];
-        for arrival in arrivals.iter_mut().take(copies) {
-            let mut at = now.max(self.stall_until) + rng.range(100, 900);
-            if now < self.slow_until {
-                at += self.slowness;
-            }
-            if now < self.shuffled_until {
-                at += rng.range(0, self.shuffle);
+impl Troubles {
+    fn faults(&self, now: Time) -> Faults {
+        let slowness = if now < self.slow_until {
+            self.slowness
+        } else {
+            0
+        };
+        let shuffled = now < self.shuffled_until;
+        let shuffle = if shuffled { self.shuffle } else { 0 };
+        let percent = |percent: u64, until| {
+            if now < until {
+                percent as f64 / 100.0
             } else {
-                at = at.max(self.last + 1);
-                self.last = at;
+                0.0
             }
-            *arrival = Some(at);
+        };
+        Faults {
+            loss: percent(self.loss_percent, self.lossy_until),
+            duplication: percent(50, self.doubled_until),
+            reordering: percent(50, self.shuffled_until),
+            delay: span(slowness + 100)..span(slowness + shuffle + 900),
         }
-        arrivals
+    }
+
+    fn flow(&self, now: Time) -> Flow {
+        match now {
+            _ if now < self.cut_until => Flow::Drop,
+            _ if now < self.stalled_until => Flow::Hold,
+            _ => Flow::Open,
+        }
     }
 }
 
-/// The way of one host to its server and back.
-#[derive(Debug, Clone, Default)]
+/// The way of one host to its server and back, and its process' client.
+#[derive(Debug)]
 pub(super) struct Access {
     pub(super) server: usize,
-    pub(super) up: Link,
-    pub(super) down: Link,
-    /// Counts connections: what was under way on an older one is gone.
+    pub(super) bus: ChaosBus,
+    /// That of the process before: what it has sent is still on its way.
+    former: Option<ChaosBus>,
+    pub(super) up: Troubles,
+    pub(super) down: Troubles,
+    /// Counts connections: what arrived by an older one and was not looked at is gone.
     pub(super) connection: u64,
-    pub(super) connected: bool,
-    /// Whether the server has the subscription.
-    pub(super) subscribed: bool,
-    /// Until when the server denies it.
+    /// Until when the server denies the subscription.
     pub(super) denied_until: Time,
     /// An entity for which the server denies publishing, and until when.
-    pub(super) mute: (usize, Time),
-    /// An entity of which the next message is lost on its way up.
-    pub(super) loses_next: Option<usize>,
-    /// What the client holds back while there is no connection.
-    pub(super) backlog: Vec<Rc<Packet>>,
+    pub(super) muted: (usize, Time),
     /// The client drops what arrives, and counts it.
     pub(super) overrun_until: Time,
     pub(super) overrun: bool,
 }
 
-/// A message.
+impl Access {
+    pub(super) fn new(net: &ChaosNet, server: usize) -> Self {
+        Self {
+            server,
+            bus: client(net, server),
+            former: None,
+            up: Troubles::default(),
+            down: Troubles::default(),
+            connection: 0,
+            denied_until: 0,
+            muted: (0, 0),
+            overrun_until: 0,
+            overrun: false,
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.bus.status().link == Link::Up
+    }
+}
+
+/// A message that has arrived.
 #[derive(Debug, Hash)]
 pub(super) struct Packet {
     pub(super) subject: String,
     pub(super) payload: Vec<u8>,
-    /// Somebody else sent it in a host's name.
-    pub(super) twin: bool,
 }
 
-impl Packet {
-    /// What a host sends.
-    pub(super) fn new(subject: String, payload: Vec<u8>) -> Rc<Self> {
-        Rc::new(Self {
-            subject,
-            payload,
-            twin: false,
+/// What an inbox was given.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Message(Packet),
+    /// A server refused to publish to this subject.
+    PublishDenied(String),
+    /// A server refused the subscription, or took it away.
+    SubscribeDenied,
+}
+
+/// What has come, and to which host: inboxes lay it down, the world takes it up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Post(Arc<Mutex<VecDeque<(usize, Arrival)>>>);
+
+impl Post {
+    fn take(&self) -> Option<(usize, Arrival)> {
+        self.0.lock().pop_front()
+    }
+
+    fn inbox(&self, host: usize) -> Box<dyn bus::Inbox> {
+        let post = self.clone();
+        Box::new(move |delivery: Delivery<'_>| {
+            let arrival = match delivery {
+                Delivery::Message { subject, payload } => Arrival::Message(Packet {
+                    subject: subject.to_owned(),
+                    payload: payload.to_owned(),
+                }),
+                Delivery::Event(bus::Event::PublishDenied { subject }) => {
+                    Arrival::PublishDenied(subject.clone())
+                }
+                Delivery::Event(bus::Event::SubscribeDenied { .. }) => Arrival::SubscribeDenied,
+                // The process looks at what the client counts instead.
+                Delivery::Event(_) => return,
+            };
+            post.0.lock().push_back((host, arrival));
         })
+    }
+}
+
+pub(super) const fn span(time: Time) -> Duration {
+    Duration::from_micros(time)
+}
+
+/// Never early.
+fn time(span: Duration) -> Time {
+    span.as_nanos().div_ceil(1_000) as Time
+}
+
+impl World {
+    /// Lets the network do what is due before anything else; false if that is nothing.
+    pub(super) fn carry(&mut self, before: Option<Time>) -> bool {
+        let Some(at) = self.net.next_at().map(time) else {
+            return false;
+        };
+        if before.is_some_and(|before| before < at) {
+            return false;
+        }
+        self.now = self.now.max(at);
+        self.net.step(span(self.now));
+        while let Some((host, arrival)) = self.post.take() {
+            self.arrived(host, arrival);
+        }
+        true
+    }
+
+    fn arrived(&mut self, host: usize, arrival: Arrival) {
+        let pid = self.hosts[host].process.as_ref().map(|it| it.pid);
+        let connection = self.hosts[host].access.connection;
+        match (arrival, pid) {
+            (Arrival::Message(packet), _) => {
+                let packet = Rc::new(packet);
+                self.after(
+                    0,
+                    Event::AtHost {
+                        host,
+                        connection,
+                        packet,
+                    },
+                );
+            }
+            // Not every event is heard.
+            (Arrival::PublishDenied(subject), Some(pid)) if self.rng.chance(80) => {
+                let delay = self.rng.range(0, 100 * MS);
+                if let Some(entity) = entity_of(&subject) {
+                    self.after(delay, Event::Denied { host, pid, entity });
+                }
+            }
+            (Arrival::SubscribeDenied, Some(pid)) if self.rng.chance(80) => {
+                let delay = self.rng.range(0, 100 * MS);
+                self.after(delay, Event::Unsubscribed { host, pid });
+            }
+            _ => {}
+        }
+    }
+
+    /// Something is wrong with a way from now on, until then.
+    pub(super) fn trouble(&mut self, way: Way, until: Time, change: impl FnOnce(&mut Troubles)) {
+        change(self.troubles(way));
+        self.apply(way);
+        self.push(until, Event::Heal { way });
+    }
+
+    fn troubles(&mut self, way: Way) -> &mut Troubles {
+        match way {
+            Way::Up(host) => &mut self.hosts[host].access.up,
+            Way::Down(host) => &mut self.hosts[host].access.down,
+            Way::Route(from) => &mut self.routes[from],
+        }
+    }
+
+    /// Has the network treat a way as its troubles say.
+    pub(super) fn apply(&mut self, way: Way) {
+        let now = self.now;
+        let troubles = self.troubles(way);
+        let (faults, flow) = (troubles.faults(now), troubles.flow(now));
+        let net = &self.net;
+        match way {
+            Way::Up(host) => {
+                let access = &self.hosts[host].access;
+                for bus in access.former.iter().chain([&access.bus]) {
+                    net.set_up_faults(bus.node(), faults.clone());
+                    net.set_up_flow(bus.node(), flow);
+                }
+            }
+            Way::Down(host) => {
+                let node = self.hosts[host].access.bus.node();
+                net.set_down_faults(node, faults);
+                net.set_down_flow(node, flow);
+            }
+            Way::Route(from) => {
+                let (from, to) = (net.server(from), net.server(1 - from));
+                net.set_route_faults(from, to, faults);
+                net.set_route_flow(from, to, flow);
+            }
+        }
+    }
+
+    /// Has a host's server give and deny rights as the host's time has come.
+    pub(super) fn set_rights(&mut self, host: usize) {
+        let access = &self.hosts[host].access;
+        let node = access.bus.node();
+        if self.now < access.denied_until {
+            self.net.deny_subscribing(node);
+        } else {
+            self.net.allow_subscribing(node);
+        }
+        let (entity, until) = access.muted;
+        if self.now < until {
+            let subjects = format!("cache.invalidate.{}.>", ENTITIES[entity]);
+            let subjects = Pattern::new(&subjects).unwrap();
+            self.net.deny_publishing(node, &subjects);
+        } else {
+            self.net.allow_publishing(node);
+        }
+    }
+
+    /// A host publishes something that its process did not.
+    pub(super) fn publish(&self, bus: &ChaosBus, subject: &str, payload: &[u8]) {
+        let subject = Subject::new(subject).unwrap();
+        // If there is no room it is lost: nobody relies on it.
+        let _ = bus.publisher().publish(subject, payload);
+    }
+
+    pub(super) fn connect(&mut self, host: usize, connection: u64) {
+        let access = &self.hosts[host].access;
+        if access.connection != connection || access.is_connected() {
+            return;
+        }
+        let node = access.bus.node();
+        // What was handed over meanwhile is sent, or was discarded.
+        if self.rng.chance(50) {
+            self.net.discard(node);
+        }
+        // The client counts the connection before it asks for its subscriptions again, which the server learns
+        // of some time later.
+        let late = self.rng.range(0, 200 * MS);
+        let delay = span(late)..span(late + 900);
+        self.net.set_up_faults(
+            node,
+            Faults {
+                delay,
+                ..Faults::NONE
+            },
+        );
+        self.net.connect(node);
+        self.apply(Way::Up(host));
+    }
+
+    /// A client asks for its subscription.
+    pub(super) fn subscribe(&mut self, host: usize) {
+        let inbox = self.post.inbox(host);
+        let place = &mut self.hosts[host];
+        let Some(process) = &mut place.process else {
+            return;
+        };
+        // First the old one ends.
+        process.interest = None;
+        process.interest = Some(interest(&place.access.bus, inbox));
+    }
+
+    /// Breaks a host's connection, if there is one. It is made anew some time later.
+    pub(super) fn disconnect(&mut self, host: usize, span: Time) {
+        let access = &mut self.hosts[host].access;
+        access.connection += 1;
+        let connection = access.connection;
+        self.net.disconnect(access.bus.node());
+        self.after(span, Event::Connect { host, connection });
+    }
+
+    /// A client for a host's next process, with no connection yet.
+    pub(super) fn renew_client(&mut self, host: usize) {
+        let access = &mut self.hosts[host].access;
+        let fresh = client(&self.net, access.server);
+        access.former = Some(std::mem::replace(&mut access.bus, fresh));
+        self.apply(Way::Up(host));
+        self.apply(Way::Down(host));
+        self.set_rights(host);
+    }
+}
+
+fn client(net: &ChaosNet, server: usize) -> ChaosBus {
+    let bus = net.bus_at(net.server(server));
+    net.disconnect(bus.node());
+    bus
+}
+
+fn interest(bus: &ChaosBus, inbox: Box<dyn bus::Inbox>) -> Interest {
+    let everything = Prefix::default().everything();
+    bus.subscribe(&everything, inbox).unwrap()
+}
+
+/// The entity of a subject, by its number.
+pub(super) fn entity_of(subject: &str) -> Option<usize> {
+    match Prefix::default().parse(subject) {
+        Ok(Address::One { entity, .. } | Address::All { entity } | Address::Batch { entity }) => {
+            ENTITIES.iter().position(|name| *name == entity.as_str())
+        }
+        _ => None,
     }
 }

@@ -50,8 +50,8 @@ pub(super) struct Store {
     keys: BTreeMap<Key, VecDeque<Commit>>,
     /// When each version was committed, for the replica.
     log: VecDeque<(Time, u64)>,
-    /// Frames of ours that reached a server, by incarnation, entity and number.
-    pub(super) arrived: BTreeSet<(Incarnation, usize, u64)>,
+    /// Frames that came back to who had sent them, by incarnation, entity and number.
+    pub(super) returned: BTreeSet<(Incarnation, usize, u64)>,
 }
 
 impl Store {

@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::Hash;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -11,14 +10,15 @@ use ahash::RandomState;
 
 use super::event::{Entry, Event, Plan, Tally};
 use super::host::{Process, SimClock, set};
-use super::net::{Access, Link, Packet, Time};
+use super::net::{Access, Packet, Post, Time, Troubles, Way, entity_of, span};
 use super::rng::Rng;
 use super::roles::EXPECTED;
 use super::store::Store;
+use crate::bus::{Bus, ChaosBus, ChaosNet};
 use crate::invalidation::frame::{Body, Frame, Incarnation};
 use crate::invalidation::protocol::offset::drift;
 use crate::invalidation::protocol::{Micros, Rules};
-use crate::invalidation::subject::{Address, Prefix};
+use crate::invalidation::subject::Prefix;
 
 pub(super) const MS: Time = 1_000;
 pub(super) const SECOND: Time = 1_000 * MS;
@@ -79,8 +79,14 @@ pub(super) struct World {
     order: u64,
     queue: BinaryHeap<Reverse<Entry>>,
     pub(super) hosts: Vec<Host>,
+    pub(super) net: ChaosNet,
     /// From the first server to the second, and back.
-    pub(super) route: [Link; 2],
+    pub(super) routes: [Troubles; 2],
+    pub(super) post: Post,
+    /// Who speaks as another process does, one at each server.
+    pub(super) ghosts: [ChaosBus; 2],
+    /// What they have said.
+    pub(super) twins: BTreeSet<Vec<u8>>,
     pub(super) store: Store,
     pub(super) tally: Tally,
     pub(super) next_pid: u64,
@@ -100,14 +106,12 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(plan: Plan) -> Self {
         let mut rng = Rng::new(plan.seed);
+        let net = ChaosNet::with_servers(rng.next(), 2);
         let hosts = (0..plan.hosts)
             .map(|host| Host {
                 clock: SimClock::new(&mut rng),
                 by_hand: Arc::default(),
-                access: Access {
-                    server: host % 2,
-                    ..Access::default()
-                },
+                access: Access::new(&net, host % 2),
                 process: None,
                 paused_until: 0,
                 blocked_until: 0,
@@ -122,7 +126,11 @@ impl World {
             order: 0,
             queue: BinaryHeap::new(),
             hosts,
-            route: [Link::default(), Link::default()],
+            routes: [Troubles::default(), Troubles::default()],
+            post: Post::default(),
+            ghosts: [0, 1].map(|server| net.bus_at(net.server(server))),
+            twins: BTreeSet::new(),
+            net,
             store: Store::default(),
             tally: Tally::default(),
             next_pid: 1,
@@ -133,7 +141,12 @@ impl World {
             expected: BTreeSet::new(),
             measure_from: 10 * SECOND,
         };
+        for from in 0..2 {
+            world.apply(Way::Route(from));
+        }
         for host in 0..plan.hosts {
+            world.apply(Way::Up(host));
+            world.apply(Way::Down(host));
             let at = world.rng.range(0, SECOND);
             world.push(at, Event::Boot { host });
         }
@@ -176,8 +189,13 @@ impl World {
     /// Runs until all writes are done and what they ask for has had its time.
     pub(super) fn run(&mut self) -> Result<&Tally, String> {
         let mut end = None;
-        while let Some(Reverse(entry)) = self.queue.pop() {
+        loop {
+            while self.carry(self.queue.peek().map(|Reverse(next)| next.at)) {}
+            let Some(Reverse(entry)) = self.queue.pop() else {
+                break;
+            };
             self.now = entry.at;
+            self.net.advance_to(span(self.now));
             if self.tally.writes >= self.plan.writes && end.is_none() {
                 end = Some(self.now + 2 * BOUND);
             }
@@ -219,11 +237,6 @@ impl World {
             }
         }
         match event {
-            Event::AtServer {
-                server,
-                packet,
-                forwarded,
-            } => self.at_server(server, &packet, forwarded),
             Event::AtHost {
                 host,
                 connection,
@@ -245,15 +258,8 @@ impl World {
             Event::LoadReads { host, load, .. } => self.load_reads(host, load),
             Event::LoadEnds { host, load, .. } => self.load_ends(host, load),
             Event::Connect { host, connection } => self.connect(host, connection),
-            Event::Subscribe { host, connection } => {
-                let access = &mut self.hosts[host].access;
-                if access.connection == connection
-                    && access.connected
-                    && self.now >= access.denied_until
-                {
-                    access.subscribed = true;
-                }
-            }
+            Event::Heal { way } => self.apply(way),
+            Event::Allow { host } => self.set_rights(host),
             Event::Watch { host, watch, .. } => self.watch_again(host, watch),
             Event::Overrun { host, .. } => {
                 self.with(host, |process, now| {
@@ -264,6 +270,13 @@ impl World {
             Event::Denied { host, entity, .. } => {
                 self.with(host, |process, now| {
                     process.outbox.deny(super::store::ENTITIES[entity], now);
+                });
+            }
+            Event::Unsubscribed { host, .. } => {
+                self.with(host, |process, now| {
+                    let (node, mut hands) = process.parts(now);
+                    node.unsubscribed(now, &mut hands);
+                    process.outbox.expire(Micros::MAX);
                 });
             }
             Event::Boot { host } => self.boot(host),
@@ -279,7 +292,7 @@ impl World {
         }
     }
 
-    /// Lets a process act at its own time, then sends what it published.
+    /// Lets a process act at its own time.
     pub(super) fn with<R>(
         &mut self,
         host: usize,
@@ -290,6 +303,7 @@ impl World {
         set(&place.by_hand, now);
         let process = place.process.as_mut()?;
         process.wire.full = self.now < place.blocked_until;
+        process.generation = place.access.bus.generation();
         let result = act(process, now);
         if process.forked {
             process.forked = false;
@@ -301,120 +315,7 @@ impl World {
                 self.expected.insert(incarnation);
             }
         }
-        let out = std::mem::take(&mut process.wire.out);
-        for (subject, payload) in out {
-            self.send(host, Packet::new(subject, payload));
-        }
         Some(result)
-    }
-
-    pub(super) fn send(&mut self, host: usize, packet: Rc<Packet>) {
-        let access = &mut self.hosts[host].access;
-        if !access.connected {
-            access.backlog.push(packet);
-            return;
-        }
-        let (muted, until) = access.mute;
-        if self.now < until && concerns(&packet, muted) {
-            self.deny(host, muted);
-            return;
-        }
-        if access
-            .loses_next
-            .is_some_and(|next| concerns(&packet, next))
-        {
-            access.loses_next = None;
-            return;
-        }
-        let server = access.server;
-        for at in access
-            .up
-            .pass(self.now, &mut self.rng)
-            .into_iter()
-            .flatten()
-        {
-            let packet = packet.clone();
-            self.push(
-                at,
-                Event::AtServer {
-                    server,
-                    packet,
-                    forwarded: false,
-                },
-            );
-        }
-    }
-
-    /// The server took nothing of it, and says so; not every event is heard.
-    fn deny(&mut self, host: usize, entity: usize) {
-        let delay = self.rng.range(0, 100 * MS);
-        if self.rng.chance(80)
-            && let Some(pid) = self.hosts[host].process.as_ref().map(|p| p.pid)
-        {
-            self.after(delay, Event::Denied { host, pid, entity });
-        }
-    }
-
-    fn at_server(&mut self, server: usize, packet: &Rc<Packet>, forwarded: bool) {
-        if !forwarded {
-            self.note_arrival(packet);
-            for at in self.route[server]
-                .pass(self.now, &mut self.rng)
-                .into_iter()
-                .flatten()
-            {
-                let packet = packet.clone();
-                self.push(
-                    at,
-                    Event::AtServer {
-                        server: 1 - server,
-                        packet,
-                        forwarded: true,
-                    },
-                );
-            }
-        }
-        for host in 0..self.hosts.len() {
-            let access = &mut self.hosts[host].access;
-            if access.server != server || !access.subscribed {
-                continue;
-            }
-            let connection = access.connection;
-            for at in access
-                .down
-                .pass(self.now, &mut self.rng)
-                .into_iter()
-                .flatten()
-            {
-                let packet = packet.clone();
-                self.push(
-                    at,
-                    Event::AtHost {
-                        host,
-                        connection,
-                        packet,
-                    },
-                );
-            }
-        }
-    }
-
-    /// Remembers which numbered frames a server has had.
-    fn note_arrival(&mut self, packet: &Packet) {
-        let Ok(frame) = Frame::decode(&packet.payload) else {
-            return;
-        };
-        if let Ok(Address::One { entity, .. } | Address::All { entity }) =
-            Prefix::default().parse(&packet.subject)
-        {
-            let names = super::store::ENTITIES;
-            let Some(entity) = names.iter().position(|name| *name == entity.as_str()) else {
-                return;
-            };
-            let header = frame.header;
-            let arrived = &mut self.store.arrived;
-            arrived.insert((header.incarnation, entity, header.sequence));
-        }
     }
 
     fn at_host(&mut self, host: usize, connection: u64, packet: &Packet) {
@@ -430,6 +331,7 @@ impl World {
             return;
         };
         let time = self.now;
+        let twin = self.twins.contains(&packet.payload);
         let kept = self.with(host, |process, now| {
             let frame = Frame::decode(&packet.payload);
             if let Ok(Frame {
@@ -440,55 +342,27 @@ impl World {
                 process.known.entry(header.incarnation).or_insert(time);
             }
             let own = frame.is_ok_and(|frame| frame.header.incarnation == process.incarnation);
-            let haunted = (own && packet.twin).then_some(process.incarnation);
+            let haunted = (own && twin).then_some(process.incarnation);
+            let returned = frame.ok().filter(|_| own).map(|frame| frame.header);
             let generation = process.generation;
             let (node, mut hands) = process.parts(now);
             node.generation(now, generation, &mut hands);
             node.message(now, &address, &packet.payload, &mut hands);
-            (!own && process.keeps(&address), haunted)
+            (!own && process.keeps(&address), haunted, returned)
         });
-        let Some((kept, haunted)) = kept else { return };
+        let Some((kept, haunted, returned)) = kept else {
+            return;
+        };
+        if let (Some(header), Some(entity)) = (returned, entity_of(&packet.subject)) {
+            let frame = (header.incarnation, entity, header.sequence);
+            self.store.returned.insert(frame);
+        }
         if let Some(heard) = haunted.and_then(|who| self.haunted.get_mut(&who)) {
             *heard = time.min(*heard);
         }
         if kept {
             self.fail(format!("host {host} did not apply {}", packet.subject));
         }
-    }
-
-    fn connect(&mut self, host: usize, connection: u64) {
-        let access = &mut self.hosts[host].access;
-        if access.connection != connection || access.connected {
-            return;
-        }
-        access.connected = true;
-        // What was handed over meanwhile is sent, or was discarded.
-        let backlog = std::mem::take(&mut access.backlog);
-        let kept = self.rng.chance(50);
-        // The client counts the connection before it asks for its subscriptions again.
-        self.subscribe(host);
-        if let Some(process) = &mut self.hosts[host].process {
-            process.generation += 1;
-        }
-        for packet in backlog.into_iter().filter(|_| kept) {
-            self.send(host, packet);
-        }
-    }
-
-    /// A client asks for its subscription.
-    pub(super) fn subscribe(&mut self, host: usize) {
-        let connection = self.hosts[host].access.connection;
-        let delay = self.rng.range(0, 200 * MS);
-        self.after(delay, Event::Subscribe { host, connection });
-    }
-
-    pub(super) fn disconnect(&mut self, host: usize, span: Time) {
-        let access = &mut self.hosts[host].access;
-        access.connection += 1;
-        access.connected = false;
-        access.subscribed = false;
-        let connection = access.connection;
-        self.after(span, Event::Connect { host, connection });
     }
 
     fn boot(&mut self, host: usize) {
@@ -502,6 +376,7 @@ impl World {
             mutant: self.plan.mutant,
             ..RULES
         };
+        self.renew_client(host);
         let (reader, expects) = (self.only_reads(host), self.expects(host));
         if host == EXPECTED {
             self.expected.insert(incarnation);
@@ -517,10 +392,12 @@ impl World {
             rules,
             self.plan.write_limit,
             &place.by_hand,
+            place.access.bus.publisher(),
         );
         process.node.expect(expects);
         place.process = Some(process);
         self.disconnect(host, 5 * MS);
+        self.subscribe(host);
         if self.plan.fault_every > 0 {
             let span = self.rng.range(SECOND, 4 * SECOND);
             self.lose_some(host, span);
@@ -531,15 +408,12 @@ impl World {
         self.after(write, Event::Write { host, pid });
     }
 
-    /// The end of a process: its counts are taken over, its connection breaks.
+    /// The end of a process: its counts are taken over. What is on its way still arrives.
     pub(super) fn stop(&mut self, host: usize) {
         self.harvest(host);
-        self.hosts[host].process = None;
-        let access = &mut self.hosts[host].access;
-        access.connection += 1;
-        access.connected = false;
-        access.subscribed = false;
-        access.backlog.clear();
+        let place = &mut self.hosts[host];
+        place.process = None;
+        place.access.connection += 1;
     }
 
     fn harvest(&mut self, host: usize) {
@@ -557,17 +431,5 @@ impl World {
             .iter()
             .map(|watch| watch.feed.overflows())
             .sum::<u64>();
-    }
-}
-
-/// Whether a packet is for one of an entity's subjects.
-fn concerns(packet: &Packet, entity: usize) -> bool {
-    match Prefix::default().parse(&packet.subject) {
-        Ok(
-            Address::One { entity: name, .. }
-            | Address::All { entity: name }
-            | Address::Batch { entity: name },
-        ) => name.as_str() == super::store::ENTITIES[entity],
-        _ => false,
     }
 }
