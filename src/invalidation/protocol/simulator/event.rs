@@ -89,15 +89,15 @@ pub(super) enum Event {
     Allow {
         host: usize,
     },
+    /// A client that took nothing goes on, if its time has come.
+    ResumeClient {
+        host: usize,
+    },
     /// A cache whose watch has ended is watched again.
     Watch {
         host: usize,
         pid: u64,
         watch: usize,
-    },
-    Overrun {
-        host: usize,
-        pid: u64,
     },
     /// The client hears that the server denied it to publish.
     Denied {
@@ -201,13 +201,13 @@ impl Event {
             | Self::LoadReads { host, pid, .. }
             | Self::LoadEnds { host, pid, .. }
             | Self::Watch { host, pid, .. }
-            | Self::Overrun { host, pid }
             | Self::Denied { host, pid, .. }
             | Self::Unsubscribed { host, pid }
             | Self::Restart { host, pid } => Some((host, Some(pid))),
             Self::Connect { .. }
             | Self::Heal { .. }
             | Self::Allow { .. }
+            | Self::ResumeClient { .. }
             | Self::Boot { .. }
             | Self::Roll { .. }
             | Self::Fault => None,

@@ -135,7 +135,10 @@ impl World {
                 self.set_rights(host);
                 self.push(until, Event::Allow { host });
             }
-            (Fault::SlowConsumer, Some(_)) => self.hosts[host].access.overrun_until = until,
+            (Fault::SlowConsumer, Some(_)) => {
+                let room = self.rng.below(40);
+                self.get_stuck(host, room, until);
+            }
             (Fault::Restart, Some(pid)) => {
                 // Some go down while what they say is lost.
                 let warning = self.rng.range(0, 1_500 * MS);

@@ -166,6 +166,8 @@ pub(super) struct Process {
     pub(super) watches: Vec<SimWatch>,
     /// The client's counter: read by the process.
     pub(super) generation: u64,
+    /// What the client had counted as lost.
+    pub(super) lost: u64,
     /// Since the end began: until when it waits for guards.
     pub(super) closing: Option<Time>,
     pub(super) loads: BTreeMap<u64, Load>,
@@ -259,6 +261,7 @@ impl Process {
                 watch(MIXED, false),
             ],
             generation: 0,
+            lost: 0,
             closing: None,
             loads: BTreeMap::new(),
             writes: BTreeMap::new(),

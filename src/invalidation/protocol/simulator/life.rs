@@ -8,6 +8,7 @@ use super::host::{Cached, Load, OpenWrite, id_name};
 use super::net::Time;
 use super::store::{ENTITIES, IDS, Key, PLAIN, stated};
 use super::world::{BOUND, MAX_LAG, MS, RULES, SECOND, WRITE_LIMIT, World, slowest};
+use crate::bus::{Bus, Link};
 use crate::invalidation::cache::Reason;
 use crate::invalidation::fence::{Coherence, View};
 use crate::invalidation::outbox::{Giver, Handed, NoBeat, Outcome, Request, Ticket};
@@ -24,8 +25,10 @@ impl World {
     pub(super) fn poll(&mut self, host: usize) {
         let time = self.now;
         let blocked = time < self.hosts[host].blocked_until;
-        let connected = self.hosts[host].access.is_connected();
-        let asks = self.with(host, |process, now| {
+        let (bus, post) = (self.hosts[host].access.bus.clone(), self.post.clone());
+        let status = bus.status();
+        let connected = status.link == Link::Up;
+        self.with(host, |process, now| {
             let generation = process.generation;
             for watch in process.watches.iter().filter(|watch| !watch.ended) {
                 watch.feed.enforce(now);
@@ -36,10 +39,18 @@ impl World {
                 let (node, mut hands) = process.parts(now);
                 node.own_unsettled(row, unsettled, now, &mut hands);
             }
+            let lost = std::mem::replace(&mut process.lost, status.lost) != status.lost;
             let (node, mut hands) = process.parts(now);
             node.generation(now, generation, &mut hands);
+            if lost {
+                node.lost(now, &mut hands);
+            }
             node.tick(now, &mut hands);
-            let asks = connected && process.node.asks_again(now);
+            if connected && process.node.asks_again(now) {
+                // First the old one ends; and before the beat, which has to come back by the new one.
+                process.interest = None;
+                process.interest = Some(post.subscribe(&bus, host));
+            }
             if process.node.beat_due() <= now && !blocked {
                 let plan = process.node.plan_beat(now, generation);
                 let _ = process.outbox.beat(&plan, false, now, &mut process.wire);
@@ -55,23 +66,8 @@ impl World {
             }
             let node = &process.node;
             process.known.retain(|&who, _| node.hears(who));
-            asks
         });
-        if asks == Some(true) {
-            self.subscribe(host);
-        }
         self.check_tickets(host);
-        self.overrun(host);
-    }
-
-    fn overrun(&mut self, host: usize) {
-        let access = &mut self.hosts[host].access;
-        if std::mem::take(&mut access.overrun)
-            && let Some(pid) = self.hosts[host].process.as_ref().map(|p| p.pid)
-        {
-            let delay = self.rng.range(0, 100 * MS);
-            self.after(delay, Event::Overrun { host, pid });
-        }
     }
 
     /// What is said to be confirmed has to have come back.

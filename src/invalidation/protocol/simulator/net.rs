@@ -91,9 +91,8 @@ pub(super) struct Access {
     pub(super) denied_until: Time,
     /// An entity for which the server denies publishing, and until when.
     pub(super) muted: (usize, Time),
-    /// The client drops what arrives, and counts it.
-    pub(super) overrun_until: Time,
-    pub(super) overrun: bool,
+    /// Until when the client hands nothing to its process, and drops what it has no room for.
+    pub(super) stuck_until: Time,
 }
 
 impl Access {
@@ -107,12 +106,11 @@ impl Access {
             connection: 0,
             denied_until: 0,
             muted: (0, 0),
-            overrun_until: 0,
-            overrun: false,
+            stuck_until: 0,
         }
     }
 
-    pub(super) fn is_connected(&self) -> bool {
+    fn is_connected(&self) -> bool {
         self.bus.status().link == Link::Up
     }
 }
@@ -143,9 +141,10 @@ impl Post {
         self.0.lock().pop_front()
     }
 
-    fn inbox(&self, host: usize) -> Box<dyn bus::Inbox> {
+    /// Subscribes a host's client; what comes is laid down here.
+    pub(super) fn subscribe(&self, bus: &ChaosBus, host: usize) -> Interest {
         let post = self.clone();
-        Box::new(move |delivery: Delivery<'_>| {
+        let inbox = move |delivery: Delivery<'_>| {
             let arrival = match delivery {
                 Delivery::Message { subject, payload } => Arrival::Message(Packet {
                     subject: subject.to_owned(),
@@ -159,7 +158,9 @@ impl Post {
                 Delivery::Event(_) => return,
             };
             post.0.lock().push_back((host, arrival));
-        })
+        };
+        let everything = Prefix::default().everything();
+        bus.subscribe(&everything, Box::new(inbox)).unwrap()
     }
 }
 
@@ -261,6 +262,22 @@ impl World {
         }
     }
 
+    /// A host's client hands nothing over until then, and has room for so many messages.
+    pub(super) fn get_stuck(&mut self, host: usize, room: usize, until: Time) {
+        let access = &mut self.hosts[host].access;
+        access.stuck_until = until;
+        self.net.set_capacity(access.bus.node(), room, 2_048);
+        self.net.pause(access.bus.node());
+        self.push(until, Event::ResumeClient { host });
+    }
+
+    pub(super) fn resume_client(&self, host: usize) {
+        let access = &self.hosts[host].access;
+        if self.now >= access.stuck_until {
+            self.net.resume(access.bus.node());
+        }
+    }
+
     /// Has a host's server give and deny rights as the host's time has come.
     pub(super) fn set_rights(&mut self, host: usize) {
         let access = &self.hosts[host].access;
@@ -312,18 +329,6 @@ impl World {
         self.apply(Way::Up(host));
     }
 
-    /// A client asks for its subscription.
-    pub(super) fn subscribe(&mut self, host: usize) {
-        let inbox = self.post.inbox(host);
-        let place = &mut self.hosts[host];
-        let Some(process) = &mut place.process else {
-            return;
-        };
-        // First the old one ends.
-        process.interest = None;
-        process.interest = Some(interest(&place.access.bus, inbox));
-    }
-
     /// Breaks a host's connection, if there is one. It is made anew some time later.
     pub(super) fn disconnect(&mut self, host: usize, span: Time) {
         let access = &mut self.hosts[host].access;
@@ -348,11 +353,6 @@ fn client(net: &ChaosNet, server: usize) -> ChaosBus {
     let bus = net.bus_at(net.server(server));
     net.disconnect(bus.node());
     bus
-}
-
-fn interest(bus: &ChaosBus, inbox: Box<dyn bus::Inbox>) -> Interest {
-    let everything = Prefix::default().everything();
-    bus.subscribe(&everything, inbox).unwrap()
 }
 
 /// The entity of a subject, by its number.

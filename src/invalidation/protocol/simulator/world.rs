@@ -260,13 +260,8 @@ impl World {
             Event::Connect { host, connection } => self.connect(host, connection),
             Event::Heal { way } => self.apply(way),
             Event::Allow { host } => self.set_rights(host),
+            Event::ResumeClient { host } => self.resume_client(host),
             Event::Watch { host, watch, .. } => self.watch_again(host, watch),
-            Event::Overrun { host, .. } => {
-                self.with(host, |process, now| {
-                    let (node, mut hands) = process.parts(now);
-                    node.lost(now, &mut hands);
-                });
-            }
             Event::Denied { host, entity, .. } => {
                 self.with(host, |process, now| {
                     process.outbox.deny(super::store::ENTITIES[entity], now);
@@ -321,10 +316,6 @@ impl World {
     fn at_host(&mut self, host: usize, connection: u64, packet: &Packet) {
         let access = &mut self.hosts[host].access;
         if access.connection != connection {
-            return;
-        }
-        if self.now < access.overrun_until && self.rng.chance(50) {
-            access.overrun = true;
             return;
         }
         let Ok(address) = Prefix::default().parse(&packet.subject) else {
@@ -395,9 +386,9 @@ impl World {
             place.access.bus.publisher(),
         );
         process.node.expect(expects);
+        process.interest = Some(self.post.subscribe(&place.access.bus, host));
         place.process = Some(process);
         self.disconnect(host, 5 * MS);
-        self.subscribe(host);
         if self.plan.fault_every > 0 {
             let span = self.rng.range(SECOND, 4 * SECOND);
             self.lose_some(host, span);
