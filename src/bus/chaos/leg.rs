@@ -90,10 +90,11 @@ impl<T: Clone> Leg<T> {
     /// A broken connection loses what it held.
     pub(super) fn forget(&mut self) {
         self.held.clear();
+        self.last = Duration::ZERO;
     }
 
     /// Sends one message: `arrive` is told when it gets there, never, once or twice. `certain`
-    /// messages (subscriptions, which TCP carries or the connection breaks) suffer no loss,
+    /// messages (subscriptions and refusals, which TCP carries or the connection breaks) suffer no loss,
     /// duplication or reordering, and wait where others are dropped.
     pub(super) fn send(
         &mut self,
@@ -123,8 +124,9 @@ impl<T: Clone> Leg<T> {
         let at = now + rng.within(&self.faults.delay);
         if !certain && rng.happens(self.faults.duplication) {
             counts.duplicated += 1;
-            let again = now + rng.within(&self.faults.delay);
-            arrive(again.max(at), message.clone());
+            let first = now + rng.within(&self.faults.delay);
+            self.last = self.last.max(first.min(at));
+            arrive(self.last, message.clone());
         }
         if !certain && rng.happens(self.faults.reordering) {
             counts.reordered += 1;

@@ -61,7 +61,7 @@ pub struct ChaosCounts {
     pub partitioned: u64,
     /// Messages kept back by [`Flow::Hold`].
     pub held: u64,
-    /// Messages lost because their connection broke under them.
+    /// Messages lost because their connection broke under them, or before they had one.
     pub broken: u64,
     /// Messages lost because an inbox, or a paused process, did not take them in time.
     pub overflowed: u64,
@@ -218,7 +218,8 @@ impl ChaosNet {
     /// Breaks a node's connection: what is under way on it is lost, its subscriptions are gone
     /// from the server. Until [`ChaosNet::connect`], what the node publishes waits.
     pub fn disconnect(&self, node: NodeId) {
-        self.net.lock().disconnect(node);
+        let wakers = self.net.lock().disconnect(node);
+        wakers.into_iter().for_each(|waker| waker.wake());
     }
 
     /// Makes a node's connection anew, to its own server: the generation grows, subscriptions are
@@ -255,12 +256,12 @@ impl ChaosNet {
     /// Takes a node's right to publish to these subjects away: its server passes nothing of that on, and
     /// says so by [`Event::PublishDenied`]. The connection stays. One pattern at a time: this replaces an earlier one.
     pub fn deny_publishing(&self, node: NodeId, subjects: &Pattern) {
-        self.net.lock().set_denied(node, Some(subjects.clone()));
+        self.net.lock().deny_publishing(node, subjects.clone());
     }
 
     /// Gives the right to publish back.
     pub fn allow_publishing(&self, node: NodeId) {
-        self.net.lock().set_denied(node, None);
+        self.net.lock().allow_publishing(node);
     }
 
     /// Stops a process: nothing is delivered to it, what comes piles up to its capacity.
@@ -276,7 +277,8 @@ impl ChaosNet {
     /// How many messages wait for one inbox of this node before newer ones are lost, and how many
     /// for its connection before publishing is refused. 65,536 and 2,048 at first.
     pub fn set_capacity(&self, node: NodeId, receive: usize, send: usize) {
-        self.net.lock().set_capacity(node, receive, send);
+        let wakers = self.net.lock().set_capacity(node, receive, send);
+        wakers.into_iter().for_each(|waker| waker.wake());
     }
 
     /// How often each kind of fault has happened.

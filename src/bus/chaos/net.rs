@@ -201,9 +201,11 @@ impl Net {
         self.routes[at].faults = faults;
     }
 
-    pub(super) fn set_capacity(&mut self, id: NodeId, receive: usize, send: usize) {
-        self.nodes[id.0].receive = receive.max(1);
-        self.nodes[id.0].send = send.max(1);
+    pub(super) fn set_capacity(&mut self, id: NodeId, receive: usize, send: usize) -> Vec<Waker> {
+        let node = &mut self.nodes[id.0];
+        node.receive = receive.max(1);
+        node.send = send.max(1);
+        mem::take(&mut node.wakers)
     }
 
     pub(super) fn set_up_flow(&mut self, id: NodeId, flow: Flow) -> Vec<Waker> {
@@ -231,20 +233,21 @@ impl Net {
         }
     }
 
-    pub(super) fn disconnect(&mut self, id: NodeId) {
+    pub(super) fn disconnect(&mut self, id: NodeId) -> Vec<Waker> {
         let node = &self.nodes[id.0];
         if node.connected && !node.closed {
             self.forget_connection(id.0);
             self.counts.disconnects += 1;
             self.tell(id.0, &Event::Disconnected);
         }
+        mem::take(&mut self.nodes[id.0].wakers)
     }
 
     pub(super) fn connect(&mut self, id: NodeId, server: ServerId) -> Vec<Waker> {
         if self.nodes[id.0].closed {
             return Vec::new();
         }
-        self.disconnect(id);
+        let mut wakers = self.disconnect(id);
         let node = &mut self.nodes[id.0];
         node.server = server.0;
         node.connected = true;
@@ -258,19 +261,23 @@ impl Net {
             self.send_up(id.0, cargo);
         }
         self.tell(id.0, &Event::Connected { generation });
-        mem::take(&mut self.nodes[id.0].wakers)
+        wakers.append(&mut self.nodes[id.0].wakers);
+        wakers
     }
 
     pub(super) fn discard(&mut self, id: NodeId) -> Vec<Waker> {
         let node = &mut self.nodes[id.0];
-        let before = node.waiting.len();
-        (node.waiting).retain(|cargo| !matches!(cargo, Cargo::Publish(_)));
-        self.counts.broken += (before - node.waiting.len()) as u64;
+        // Subscriptions do not wait here: they are sent with the connection.
+        self.counts.broken += mem::take(&mut node.waiting).len() as u64;
         mem::take(&mut node.wakers)
     }
 
-    pub(super) fn set_denied(&mut self, id: NodeId, subjects: Option<Pattern>) {
-        self.nodes[id.0].denied = subjects;
+    pub(super) fn deny_publishing(&mut self, id: NodeId, subjects: Pattern) {
+        self.nodes[id.0].may_not_publish = Some(subjects);
+    }
+
+    pub(super) fn allow_publishing(&mut self, id: NodeId) {
+        self.nodes[id.0].may_not_publish = None;
     }
 
     pub(super) fn deny_subscribing(&mut self, id: NodeId) {
@@ -311,7 +318,8 @@ impl Net {
                 false
             }
             Cargo::Publish(packet)
-                if (node.denied.as_ref()).is_some_and(|it| it.matches(&packet.subject)) =>
+                if (node.may_not_publish.as_ref())
+                    .is_some_and(|it| it.matches(&packet.subject)) =>
             {
                 let subject = packet.subject.to_string();
                 self.refuse(index, Event::PublishDenied { subject });
@@ -437,12 +445,7 @@ impl Net {
             }
             (To::Node { node, generation }, Cargo::Denied(event)) => {
                 if self.is_current(node, generation) {
-                    let node_at = &mut self.nodes[node];
-                    match event {
-                        Event::PublishDenied { .. } => node_at.publish_denied += 1,
-                        _ => node_at.subscribe_denied += 1,
-                    }
-                    self.tell(node, &event);
+                    self.at_denied(node, &event);
                 }
             }
             (To::Node { .. }, _) => {}
@@ -514,6 +517,15 @@ impl Net {
             self.counts.overflowed += 1;
         }
         self.ready.push_back(index);
+    }
+
+    fn at_denied(&mut self, index: usize, event: &Event) {
+        let node = &mut self.nodes[index];
+        match event {
+            Event::PublishDenied { .. } => node.publish_denied += 1,
+            _ => node.subscribe_denied += 1,
+        }
+        self.tell(index, event);
     }
 
     // Calls of inboxes.

@@ -90,7 +90,7 @@ pub(super) struct Node {
     pub(super) send: usize,
     pub(super) wakers: Vec<Waker>,
     /// Its server refuses what it publishes to these.
-    pub(super) denied: Option<Pattern>,
+    pub(super) may_not_publish: Option<Pattern>,
     /// Its server takes its subscriptions.
     pub(super) may_subscribe: bool,
     pub(super) lost: u64,
@@ -123,7 +123,7 @@ impl Node {
             receive: RECEIVE,
             send: SEND,
             wakers: Vec::new(),
-            denied: None,
+            may_not_publish: None,
             may_subscribe: true,
             lost: 0,
             publish_denied: 0,

@@ -44,6 +44,15 @@ fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|number| format!("n.{number}")).collect()
 }
 
+/// How often it was woken.
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 fn faults(delay: std::ops::Range<Duration>) -> Faults {
     Faults {
         delay,
@@ -253,12 +262,6 @@ fn a_broken_connection_loses_what_was_under_way_and_says_so() {
 
 #[test]
 fn what_a_node_sends_without_a_connection_waits_and_fills_up() {
-    struct Count(AtomicUsize);
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
     let net = ChaosNet::with_servers(8, 2);
     let (sender, receiver) = (net.bus(), net.bus_at(net.server(1)));
     let (log, _subscription) = listen(&receiver);
@@ -402,6 +405,91 @@ fn what_waits_for_a_connection_can_be_thrown_away_and_subscriptions_stay() {
     net.advance(MS);
     assert_eq!(texts(&log), ["Connected { generation: 2 }", "n.3"]);
     assert_eq!(net.counts().broken, 3);
+}
+
+#[test]
+fn a_publisher_that_waits_for_room_is_woken_however_it_comes() {
+    let makes_room: [fn(&ChaosNet, NodeId); 4] = [
+        |net, node| net.set_up_flow(node, Flow::Open),
+        |net, node| net.disconnect(node),
+        |net, node| net.set_capacity(node, 1, 9),
+        |net, node| {
+            net.disconnect(node);
+            net.discard(node);
+        },
+    ];
+    for make_room in makes_room {
+        let net = ChaosNet::new(1);
+        let bus = net.bus();
+        net.set_capacity(bus.node(), 1, 3);
+        net.set_up_flow(bus.node(), Flow::Hold);
+        send(&bus, 0..3);
+        let woken = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let mut publisher = bus.publisher();
+        assert_eq!(publisher.poll_ready(&mut context), Poll::Pending);
+        make_room(&net, bus.node());
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert_eq!(publisher.poll_ready(&mut context), Poll::Ready(Ok(())));
+    }
+}
+
+#[test]
+fn rights_are_the_nodes_on_every_connection_and_a_refusal_is_lost_with_its_own() {
+    let net = ChaosNet::with_servers(1, 2);
+    let bus = net.bus();
+    net.deny_subscribing(bus.node());
+    net.set_down_flow(bus.node(), Flow::Hold);
+    let (log, _interest) = listen(&bus);
+    net.advance(MS);
+    assert_eq!(net.counts().denied, 1);
+    net.connect_to(bus.node(), net.server(1));
+    net.set_down_flow(bus.node(), Flow::Open);
+    net.advance(MS);
+    let heard = [
+        "Disconnected",
+        "Connected { generation: 2 }",
+        "SubscribeDenied { subject: \">\" }",
+    ];
+    assert_eq!(texts(&log), heard, "the second refusal alone");
+    net.allow_subscribing(bus.node());
+    net.deny_publishing(bus.node(), &Pattern::new("n.1").expect("a valid pattern"));
+    net.deny_publishing(bus.node(), &Pattern::new("n.2").expect("a valid pattern"));
+    net.connect(bus.node());
+    send(&bus, 1..3);
+    net.advance(MS);
+    let last = ["n.1", "PublishDenied { subject: \"n.2\" }"];
+    assert_eq!(
+        texts(&log)[heard.len() + 2..],
+        last,
+        "the later pattern alone"
+    );
+}
+
+#[test]
+fn copies_keep_the_order_and_a_new_connection_waits_for_nothing_of_the_old() {
+    let net = ChaosNet::new(1);
+    let (near, far) = (net.bus(), net.bus());
+    let (log, _interest) = listen(&far);
+    net.advance(MS);
+    let doubling = Faults {
+        duplication: 0.5,
+        ..faults(MS..99 * MS)
+    };
+    net.set_up_faults(near.node(), doubling);
+    send(&near, 100..200);
+    net.advance(200 * MS);
+    let arrived = texts(&log);
+    assert!(arrived.len() > 120 && arrived.is_sorted(), "{arrived:?}");
+    net.set_up_faults(near.node(), faults(6_000 * MS..6_000 * MS));
+    send(&near, 0..1);
+    net.disconnect(near.node());
+    net.connect(near.node());
+    net.set_up_faults(near.node(), Faults::NONE);
+    send(&near, 1..2);
+    net.advance(MS);
+    assert_eq!(texts(&log).last().map(String::as_str), Some("n.1"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::faults::Fault;
 use super::net::{Packet, Time, Way};
+use crate::bus::ChaosCounts;
 use crate::invalidation::protocol::Mutant;
 
 /// What a run is made of.
@@ -141,6 +142,8 @@ pub(super) struct Tally {
     pub(super) goodbyes: u64,
     pub(super) forks: u64,
     pub(super) faults: std::collections::BTreeMap<Fault, u64>,
+    /// What each network has counted.
+    pub(super) net: Vec<ChaosCounts>,
 }
 
 impl Tally {
@@ -157,6 +160,7 @@ impl Tally {
         self.retired += other.retired;
         self.goodbyes += other.goodbyes;
         self.forks += other.forks;
+        self.net.extend_from_slice(&other.net);
         for (fault, n) in &other.faults {
             *self.faults.entry(*fault).or_default() += n;
         }

@@ -1,7 +1,7 @@
 //! What goes wrong.
 
 use super::event::Event;
-use super::net::{Time, Way};
+use super::net::{Time, Way, publish};
 use super::store::ENTITIES;
 use super::world::{MAX_LAG, MS, SECOND, World};
 use crate::invalidation::frame::{Header, write_one};
@@ -88,26 +88,26 @@ impl World {
             (Fault::Loss, _) => {
                 let percent = self.rng.range(20, 90);
                 let way = self.any_way(host);
-                self.trouble(way, until, |way| {
-                    (way.lossy_until, way.loss_percent) = (until, percent);
+                self.trouble(way, until, |it| {
+                    (it.lossy_until, it.loss_percent) = (until, percent);
                 });
             }
             (Fault::Duplication, _) => {
                 let way = self.any_way(host);
-                self.trouble(way, until, |way| way.doubled_until = until);
+                self.trouble(way, until, |it| it.doubled_until = until);
             }
             (Fault::Reordering, _) => {
                 let shuffle = self.rng.range(MS, 2 * SECOND);
                 let way = self.any_way(host);
-                self.trouble(way, until, |way| {
-                    (way.shuffled_until, way.shuffle) = (until, shuffle);
+                self.trouble(way, until, |it| {
+                    (it.shuffled_until, it.shuffle) = (until, shuffle);
                 });
             }
             (Fault::Delay, _) => {
                 let slowness = self.rng.range(MS, 6 * SECOND);
                 let way = self.any_way(host);
-                self.trouble(way, until, |way| {
-                    (way.slow_until, way.slowness) = (until, slowness);
+                self.trouble(way, until, |it| {
+                    (it.slow_until, it.slowness) = (until, slowness);
                 });
             }
             (Fault::Disconnection, Some(_)) => self.disconnect(host, span),
@@ -116,7 +116,7 @@ impl World {
                 let first = self.rng.below(2);
                 let ways = [first, 1 - first].into_iter().take(1 + usize::from(both));
                 for from in ways {
-                    self.trouble(Way::Route(from), until, |way| way.cut_until = until);
+                    self.trouble(Way::Route(from), until, |it| it.cut_until = until);
                 }
             }
             (Fault::StalledServer, _) => {
@@ -127,11 +127,13 @@ impl World {
                     .into_iter()
                     .flat_map(|host| [Way::Up(host), Way::Down(host)]);
                 for way in ends.chain([Way::Route(0), Way::Route(1)]) {
-                    self.trouble(way, until, |way| way.stalled_until = until);
+                    self.trouble(way, until, |it| it.stalled_until = until);
                 }
             }
             (Fault::Revocation, Some(_)) => {
-                self.hosts[host].access.denied_until = until;
+                let told = self.rng.chance(50);
+                let access = &mut self.hosts[host].access;
+                (access.denied_until, access.told) = (until, told);
                 self.set_rights(host);
                 self.push(until, Event::Allow { host });
             }
@@ -195,8 +197,8 @@ impl World {
         if self.rng.chance(50) {
             let percent = self.rng.range(40, 95);
             let until = self.now + span;
-            self.trouble(Way::Up(host), until, |way| {
-                (way.lossy_until, way.loss_percent) = (until, percent);
+            self.trouble(Way::Up(host), until, |it| {
+                (it.lossy_until, it.loss_percent) = (until, percent);
             });
         }
     }
@@ -227,11 +229,11 @@ impl World {
             payload.push(self.rng.next() as u8);
         }
         let subject = format!("cache.invalidate.{subject}");
-        self.publish(&self.hosts[host].access.bus, &subject, &payload);
+        publish(&self.hosts[host].access.bus, &subject, &payload);
     }
 
     /// A process that was restored from a snapshot of this one takes the next number for a frame of its own,
-    /// at both servers at once. In half of the cases the host's frame of that number is lost, and no peer
+    /// at both servers at once, which pass it on to each other. In half of the cases the host's frame of that number is lost, and no peer
     /// can tell by the numbers. It says no more: it notices as well, and has another incarnation then.
     fn twin(&mut self, host: usize) {
         let entity = self.rng.below(ENTITIES.len());
@@ -256,7 +258,7 @@ impl World {
         self.haunted.entry(incarnation).or_insert(Time::MAX);
         let subject = format!("cache.invalidate.{}.id-1", ENTITIES[entity]);
         for ghost in &self.ghosts {
-            self.publish(ghost, &subject, &payload);
+            publish(ghost, &subject, &payload);
         }
         self.twins.insert(payload);
     }

@@ -55,7 +55,7 @@ fn any_rate(rng: &mut Rng) -> i64 {
 /// The bus's publisher, with what can go wrong before the bus has anything.
 #[derive(Debug)]
 pub(super) struct Wire {
-    pub(super) way: Box<dyn Publisher>,
+    pub(super) bus: Box<dyn Publisher>,
     pub(super) full: bool,
     /// The next message for this entity is lost.
     pub(super) loses_next: Option<usize>,
@@ -70,15 +70,15 @@ impl Publisher for Wire {
             self.loses_next = None;
             return Ok(());
         }
-        self.way.publish(subject, payload)
+        self.bus.publish(subject, payload)
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
-        self.way.poll_ready(cx)
+        self.bus.poll_ready(cx)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PublishError>> {
-        self.way.poll_flush(cx)
+        self.bus.poll_flush(cx)
     }
 }
 
@@ -155,6 +155,7 @@ pub(super) struct OpenWrite {
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) pid: u64,
+    pub(super) began: Time,
     pub(super) incarnation: Incarnation,
     pub(super) node: Node,
     pub(super) outbox: Outbox,
@@ -182,13 +183,13 @@ pub(super) struct Process {
 impl Process {
     /// A process that starts now on a host, whose clock is moved by hand.
     pub(super) fn start(
-        (pid, host, incarnation): (u64, usize, Incarnation),
+        (pid, began, host, incarnation): (u64, Time, usize, Incarnation),
         reader: bool,
         now: Micros,
         rules: Rules,
         write_limit: Micros,
         clock: &Arc<AtomicU64>,
-        way: Box<dyn Publisher>,
+        bus: Box<dyn Publisher>,
     ) -> Self {
         let own = Arc::<OwnMarks>::default();
         let mut node = Node::new(rules, incarnation, now, own.clone());
@@ -243,11 +244,12 @@ impl Process {
         };
         Self {
             pid,
+            began,
             incarnation,
             node,
             outbox,
             wire: Wire {
-                way,
+                bus,
                 full: false,
                 loses_next: None,
             },

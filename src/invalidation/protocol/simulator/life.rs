@@ -47,8 +47,7 @@ impl World {
             }
             node.tick(now, &mut hands);
             if connected && process.node.asks_again(now) {
-                // First the old one ends; and before the beat, which has to come back by the new one.
-                process.interest = None;
+                // Before the beat, which has to come back by it; then the old one ends.
                 process.interest = Some(post.subscribe(&bus, host));
             }
             if process.node.beat_due() <= now && !blocked {
@@ -339,7 +338,10 @@ impl World {
             return;
         };
         let overdue = self.store.newer(key, cached.version).find(|commit| {
-            let counts = commit.by == process.incarnation || self.waits_for(host, commit.by);
+            // Of what was committed before, a replica that lags may show nothing, and nobody be left who
+            // says the position: see "positions of nodes that have left".
+            let awaited = self.waits_for(host, commit.by) && commit.at >= process.began;
+            let counts = commit.by == process.incarnation || awaited;
             let known = match counts {
                 true => Some(0),
                 false => process.known.get(&commit.by).copied(),

@@ -15,6 +15,10 @@ use super::world::{MS, World};
 use crate::bus::{self, Bus, ChaosBus, ChaosNet, Delivery, Faults, Flow, Interest, Link};
 use crate::invalidation::subject::{Address, Pattern, Prefix, Subject};
 
+/// What waits for a process at most, and what waits for its connection.
+const ROOM: usize = 65_536;
+const SEND: usize = 2_048;
+
 /// Simulated time, in microseconds of no clock in particular.
 pub(super) type Time = u64;
 
@@ -81,8 +85,10 @@ impl Troubles {
 pub(super) struct Access {
     pub(super) server: usize,
     pub(super) bus: ChaosBus,
-    /// That of the process before: what it has sent is still on its way.
-    former: Option<ChaosBus>,
+    /// Those of processes before, from whom something may be held up.
+    former: Vec<ChaosBus>,
+    /// Whether the host hears that the subscription was denied.
+    pub(super) told: bool,
     pub(super) up: Troubles,
     pub(super) down: Troubles,
     /// Counts connections: what arrived by an older one and was not looked at is gone.
@@ -100,7 +106,8 @@ impl Access {
         Self {
             server,
             bus: client(net, server),
-            former: None,
+            former: Vec::new(),
+            told: false,
             up: Troubles::default(),
             down: Troubles::default(),
             connection: 0,
@@ -212,7 +219,7 @@ impl World {
                     self.after(delay, Event::Denied { host, pid, entity });
                 }
             }
-            (Arrival::SubscribeDenied, Some(pid)) if self.rng.chance(80) => {
+            (Arrival::SubscribeDenied, Some(pid)) if self.hosts[host].access.told => {
                 let delay = self.rng.range(0, 100 * MS);
                 self.after(delay, Event::Unsubscribed { host, pid });
             }
@@ -243,10 +250,13 @@ impl World {
         let net = &self.net;
         match way {
             Way::Up(host) => {
-                let access = &self.hosts[host].access;
+                let access = &mut self.hosts[host].access;
                 for bus in access.former.iter().chain([&access.bus]) {
                     net.set_up_faults(bus.node(), faults.clone());
                     net.set_up_flow(bus.node(), flow);
+                }
+                if flow == Flow::Open {
+                    access.former.clear();
                 }
             }
             Way::Down(host) => {
@@ -266,7 +276,7 @@ impl World {
     pub(super) fn get_stuck(&mut self, host: usize, room: usize, until: Time) {
         let access = &mut self.hosts[host].access;
         access.stuck_until = until;
-        self.net.set_capacity(access.bus.node(), room, 2_048);
+        self.net.set_capacity(access.bus.node(), room, SEND);
         self.net.pause(access.bus.node());
         self.push(until, Event::ResumeClient { host });
     }
@@ -274,6 +284,7 @@ impl World {
     pub(super) fn resume_client(&self, host: usize) {
         let access = &self.hosts[host].access;
         if self.now >= access.stuck_until {
+            self.net.set_capacity(access.bus.node(), ROOM, SEND);
             self.net.resume(access.bus.node());
         }
     }
@@ -297,13 +308,6 @@ impl World {
         }
     }
 
-    /// A host publishes something that its process did not.
-    pub(super) fn publish(&self, bus: &ChaosBus, subject: &str, payload: &[u8]) {
-        let subject = Subject::new(subject).unwrap();
-        // If there is no room it is lost: nobody relies on it.
-        let _ = bus.publisher().publish(subject, payload);
-    }
-
     pub(super) fn connect(&mut self, host: usize, connection: u64) {
         let access = &self.hosts[host].access;
         if access.connection != connection || access.is_connected() {
@@ -316,15 +320,10 @@ impl World {
         }
         // The client counts the connection before it asks for its subscriptions again, which the server learns
         // of some time later.
-        let late = self.rng.range(0, 200 * MS);
-        let delay = span(late)..span(late + 900);
-        self.net.set_up_faults(
-            node,
-            Faults {
-                delay,
-                ..Faults::NONE
-            },
-        );
+        let late = span(self.rng.range(0, 200 * MS));
+        let mut faults = self.hosts[host].access.up.faults(self.now);
+        faults.delay = faults.delay.start + late..faults.delay.end + late;
+        self.net.set_up_faults(node, faults);
         self.net.connect(node);
         self.apply(Way::Up(host));
     }
@@ -342,7 +341,7 @@ impl World {
     pub(super) fn renew_client(&mut self, host: usize) {
         let access = &mut self.hosts[host].access;
         let fresh = client(&self.net, access.server);
-        access.former = Some(std::mem::replace(&mut access.bus, fresh));
+        (access.former).push(std::mem::replace(&mut access.bus, fresh));
         self.apply(Way::Up(host));
         self.apply(Way::Down(host));
         self.set_rights(host);
@@ -353,6 +352,13 @@ fn client(net: &ChaosNet, server: usize) -> ChaosBus {
     let bus = net.bus_at(net.server(server));
     net.disconnect(bus.node());
     bus
+}
+
+/// Publishes what no process has.
+pub(super) fn publish(bus: &ChaosBus, subject: &str, payload: &[u8]) {
+    let subject = Subject::new(subject).unwrap();
+    // If there is no room it is lost: nobody relies on it.
+    let _ = bus.publisher().publish(subject, payload);
 }
 
 /// The entity of a subject, by its number.

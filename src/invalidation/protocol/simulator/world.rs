@@ -218,6 +218,7 @@ impl World {
         for host in 0..self.hosts.len() {
             self.harvest(host);
         }
+        self.tally.net.push(self.net.counts());
         Ok(&self.tally)
     }
 
@@ -334,7 +335,10 @@ impl World {
             }
             let own = frame.is_ok_and(|frame| frame.header.incarnation == process.incarnation);
             let haunted = (own && twin).then_some(process.incarnation);
-            let returned = frame.ok().filter(|_| own).map(|frame| frame.header);
+            let returned = frame
+                .ok()
+                .filter(|_| own && !twin)
+                .map(|frame| frame.header);
             let generation = process.generation;
             let (node, mut hands) = process.parts(now);
             node.generation(now, generation, &mut hands);
@@ -377,7 +381,7 @@ impl World {
         let now = place.clock.read(self.now);
         set(&place.by_hand, now);
         let mut process = Process::start(
-            (pid, host, incarnation),
+            (pid, self.now, host, incarnation),
             reader,
             now,
             rules,
@@ -399,7 +403,7 @@ impl World {
         self.after(write, Event::Write { host, pid });
     }
 
-    /// The end of a process: its counts are taken over. What is on its way still arrives.
+    /// The end of a process: its counts are taken over. What it has sent is on its way, and nobody takes that back.
     pub(super) fn stop(&mut self, host: usize) {
         self.harvest(host);
         let place = &mut self.hosts[host];
