@@ -75,12 +75,14 @@ impl<T: Clone> Leg<T> {
     }
 
     /// Changes the flow; gives back what was held if it now flows.
-    pub(super) fn set_flow(&mut self, flow: Flow) -> Vec<T> {
+    pub(super) fn set_flow(&mut self, flow: Flow, counts: &mut ChaosCounts) -> Vec<T> {
         self.flow = flow;
         match flow {
             Flow::Open => self.held.drain(..).map(|(message, _)| message).collect(),
             Flow::Drop => {
+                let held = self.held.len();
                 self.held.retain(|(_, certain)| *certain);
+                counts.partitioned += (held - self.held.len()) as u64;
                 Vec::new()
             }
             Flow::Hold => Vec::new(),

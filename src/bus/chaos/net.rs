@@ -209,7 +209,7 @@ impl Net {
     }
 
     pub(super) fn set_up_flow(&mut self, id: NodeId, flow: Flow) -> Vec<Waker> {
-        let released = self.nodes[id.0].up.set_flow(flow);
+        let released = self.nodes[id.0].up.set_flow(flow, &mut self.counts);
         for cargo in released {
             self.send_up(id.0, cargo);
         }
@@ -218,7 +218,7 @@ impl Net {
 
     pub(super) fn set_down_flow(&mut self, id: NodeId, flow: Flow) {
         let to = self.nodes[id.0].end(id.0, false);
-        let released = self.nodes[id.0].down.set_flow(flow);
+        let released = self.nodes[id.0].down.set_flow(flow, &mut self.counts);
         for cargo in released {
             self.send(to, cargo);
         }
@@ -227,7 +227,7 @@ impl Net {
     pub(super) fn set_route_flow(&mut self, from: ServerId, to: ServerId, flow: Flow) {
         let (from, to) = (from.0, to.0);
         let at = from * self.servers.len() + to;
-        let released = self.routes[at].set_flow(flow);
+        let released = self.routes[at].set_flow(flow, &mut self.counts);
         for cargo in released {
             self.send(To::Route { from, to }, cargo);
         }

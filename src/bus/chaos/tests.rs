@@ -194,6 +194,11 @@ fn a_way_that_drops_swallows_and_one_that_holds_delivers_late() {
         (1, 1),
         "nobody was told"
     );
+    // What was held is swallowed as well, once the way drops.
+    net.set_up_flow(sender.node(), Flow::Hold);
+    send(&sender, 20..25);
+    net.set_up_flow(sender.node(), Flow::Drop);
+    assert_eq!((net.counts().partitioned, net.counts().held), (15, 25));
 }
 
 #[test]
