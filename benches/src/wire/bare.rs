@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::client::PublishError;
 use async_nats::{Client, Subject};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -18,13 +19,20 @@ pub(super) struct Bare {
     sender: Runtime,
     client: Client,
     subjects: Vec<Subject>,
+    payload: Bytes,
     arrivals: Arc<Arrivals>,
     _receiver: Runtime,
 }
 
 impl Bare {
     /// If `subscribed`, the sender gets back what it sends, as a service does that caches too.
-    pub(super) fn new(url: &str, prefix: &str, place: Place, subscribed: bool) -> Self {
+    pub(super) fn new(
+        url: &str,
+        prefix: &str,
+        place: Place,
+        subscribed: bool,
+        payload: &'static [u8],
+    ) -> Self {
         let sender = match place {
             Place::Runtime => Builder::new_current_thread().enable_all().build(),
             // What is blocked on runs on the caller's thread, the connection on the worker.
@@ -71,9 +79,15 @@ impl Bare {
             subjects: (0..SUBJECTS)
                 .map(|n| Subject::from(subject(prefix, n)))
                 .collect(),
+            payload: Bytes::from_static(payload),
             arrivals,
             _receiver: receiver,
         }
+    }
+
+    async fn publish(&self, subject: &Subject) -> Result<(), PublishError> {
+        let (subject, payload) = (subject.clone(), self.payload.clone());
+        self.client.publish(subject, payload).await
     }
 
     /// Publishes `n` as fast as it can; until the last has arrived.
@@ -81,7 +95,7 @@ impl Bare {
         let run = async {
             let sent = self.arrivals.expect(n);
             for subject in self.subjects.iter().cycle().take(n as usize) {
-                let sent = self.client.publish(subject.clone(), Bytes::new()).await;
+                let sent = self.publish(subject).await;
                 sent.expect("the connection stands");
             }
             self.client.flush().await.expect("the connection stands");
@@ -96,7 +110,7 @@ impl Bare {
             let mut pings = Pings::default();
             for subject in self.subjects.iter().cycle().take(n as usize) {
                 let sent: Instant = self.arrivals.expect(1);
-                let published = self.client.publish(subject.clone(), Bytes::new()).await;
+                let published = self.publish(subject).await;
                 published.expect("the connection stands");
                 pings.note(self.arrivals.wait_async(sent).await);
             }

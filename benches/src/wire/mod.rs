@@ -7,7 +7,8 @@
 //! - *write-only*, or *not subscribed*: the sender does not get back what it sends. A service that caches
 //!   as well does.
 //!
-//! The bare client's subjects are made in advance, its payloads are empty.
+//! The bare client's subjects are made in advance, its payloads are empty. Of the rate there is one more
+//! that sends as many bytes as a frame of ours has: what they cost the server is no library's.
 
 mod arrivals;
 mod bare;
@@ -97,9 +98,13 @@ const AFTERWRITE: [(&str, Place, bool); OURS] = [
 ];
 const OURS: usize = 3;
 
+/// The length of a frame of one id: numbers and times of a node that has been up for minutes.
+const FRAME: [u8; 19] = [b'.'; 19];
+
 fn bare(url: &str, at: usize) -> Bare {
     let (_, place, subscribed) = BARE[at];
-    let mut bare = Bare::new(url, &format!("bare{at}.invalidate"), place, subscribed);
+    let prefix = format!("bare{at}.invalidate");
+    let mut bare = Bare::new(url, &prefix, place, subscribed, &[]);
     bare.burst(CHECKED);
     bare
 }
@@ -154,15 +159,20 @@ pub fn emit_to_drop(url: &str) -> Workload {
 /// If anything is lost.
 #[must_use]
 pub fn emit_rate(url: &str) -> Workload {
+    let mut contenders = everybody(
+        url,
+        |it, n| timed(n, it.burst(n)),
+        |it, n| timed(n, it.burst(n)),
+    );
+    let mut framed = Bare::new(url, "framed.invalidate", Place::Runtime, false, &FRAME);
+    framed.burst(CHECKED);
+    let name = "bare async-nats, with 19 bytes, on a runtime";
+    contenders.push(Contender::new(name, move |n| timed(n, framed.burst(n))));
     Workload {
         name: "emit_rate",
         size: 1,
         unit: "emit",
-        contenders: everybody(
-            url,
-            |it, n| timed(n, it.burst(n)),
-            |it, n| timed(n, it.burst(n)),
-        ),
+        contenders,
     }
 }
 
