@@ -98,7 +98,7 @@ const AFTERWRITE: [(&str, Place, bool); OURS] = [
 ];
 const OURS: usize = 3;
 
-/// The length of a frame of one id: numbers and times of a node that has been up for minutes.
+/// As long as a frame of one id, with the numbers and times of a node that has been up for minutes.
 const FRAME: [u8; 19] = [b'.'; 19];
 
 fn bare(url: &str, at: usize) -> Bare {

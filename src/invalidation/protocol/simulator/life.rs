@@ -338,9 +338,10 @@ impl World {
             return;
         };
         let overdue = self.store.newer(key, cached.version).find(|commit| {
-            // Of what was committed before, a replica that lags may show nothing, and nobody be left who
-            // says the position: see "positions of nodes that have left".
-            let awaited = self.waits_for(host, commit.by) && commit.at >= process.began;
+            // "Positions of nodes that have left" are not covered: a replica that lags may not show what was
+            // committed before this process began, and nobody is left to say so.
+            let unsaid = key.0 != PLAIN && commit.at < process.began && self.has_left(commit.by);
+            let awaited = self.waits_for(host, commit.by) && !unsaid;
             let counts = commit.by == process.incarnation || awaited;
             let known = match counts {
                 true => Some(0),

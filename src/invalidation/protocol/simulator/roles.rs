@@ -19,6 +19,12 @@ impl World {
         waits.then(|| format!("host-{EXPECTED}").into())
     }
 
+    /// Whether no process speaks with this incarnation any more.
+    pub(super) fn has_left(&self, who: Incarnation) -> bool {
+        let mut processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        processes.all(|process| process.incarnation != who)
+    }
+
     /// Whether what such a publisher emits counts, heard or not.
     pub(super) fn waits_for(&self, host: usize, who: Incarnation) -> bool {
         self.plan.roles && host == WAITS && self.expected.contains(&who)
