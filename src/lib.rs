@@ -74,6 +74,7 @@
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod arena;
 #[cfg(doctest)]
 mod auto_traits;
 pub mod bus;
@@ -98,6 +99,9 @@ mod sync;
 #[allow(unsafe_code)]
 mod topic;
 
+#[cfg(afterwrite_loom)]
+#[doc(hidden)]
+pub use arena::models as arena_models;
 #[cfg(afterwrite_loom)]
 #[doc(hidden)]
 pub use directory::models as directory_models;

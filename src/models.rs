@@ -5,6 +5,7 @@
 
 use std::task::Waker;
 
+use crate::arena::Shared;
 use crate::mailbox::Mailbox;
 use crate::sync::{Arc, AtomicUsize, Ordering::Relaxed};
 use crate::topic::{self, Attached, Busy, Next, Refused, Tally};
@@ -80,11 +81,11 @@ impl From<topic::Pushed> for Pushed {
 
 /// One key.
 #[derive(Debug)]
-pub struct Topic<T>(Arc<topic::Topic<T, Bell>>);
+pub struct Topic<T>(Shared<topic::Topic<T, Bell>>);
 
 impl<T> Clone for Topic<T> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self(Shared::clone(&self.0))
     }
 }
 
@@ -92,7 +93,7 @@ impl<T: Clone + 'static> Topic<T> {
     /// A key with nobody listening.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        Self(Arc::new(topic::Topic::new(Bell::default())))
+        Self(Shared::new(topic::Topic::new(Bell::default())))
     }
 
     /// Adds a subscriber; `None` once the topic is shut.
@@ -110,7 +111,7 @@ impl<T: Clone + 'static> Topic<T> {
 
     /// Takes the turn for a push in slices.
     pub fn walk(&self, payload: T) -> Result<Walk<T>, NotNow<T>> {
-        Ok(Walk(topic::Walk::begin(Arc::clone(&self.0), payload)?))
+        Ok(Walk(topic::Walk::begin(Shared::clone(&self.0), payload)?))
     }
 
     /// Counts pushes that nobody gets.
@@ -154,7 +155,7 @@ impl<T: Clone + 'static> Topic<T> {
 
 /// A push under way.
 #[allow(missing_debug_implementations)]
-pub struct Walk<T>(topic::Walk<Arc<topic::Topic<T, Bell>>, T, Bell>);
+pub struct Walk<T>(topic::Walk<Shared<topic::Topic<T, Bell>>, T, Bell>);
 
 impl<T: Clone> Walk<T> {
     /// Delivers to at most about `budget` subscribers; true at the end.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::{FusedFuture, FusedStream, Stream};
 
+use crate::arena::Shared;
 use crate::error::{RecvTimeoutError, TryRecvError};
 use crate::mailbox::Mailbox;
 use crate::notice::Notice;
@@ -468,7 +469,7 @@ trait End: Send + Sync {
 }
 
 struct Ending<T> {
-    channel: Arc<Channel<T>>,
+    channel: Shared<Channel<T>>,
     mailbox: Mailbox<T>,
     registry: Arc<Core<T>>,
     id: SubscriptionId,

@@ -7,7 +7,7 @@ use super::order;
 use super::sizes::WORDS;
 use super::snapshot::Snapshot;
 use super::tags::TagWord;
-use super::witness::Witness;
+use crate::sync::witness::Witness;
 use crate::sync::{AtomicU64, Ordering};
 
 /// A cache line, so that all of it comes in one miss.
@@ -138,6 +138,7 @@ fn tags<V>(snapshot: Option<&Snapshot<V>>, word: usize) -> TagWord {
 mod tests {
     use super::super::cell::DefaultCell;
     use super::*;
+    use crate::arena::Memory;
     use std::ptr::NonNull;
 
     fn fingerprint(bits: u32) -> Fingerprint {
@@ -158,8 +159,8 @@ mod tests {
 
         let bucket = Bucket::<DefaultCell<String>>::new(None);
         assert!(!both.iter().any(|(it, _)| bucket.may_contain(*it)));
-        let one = Snapshot::with(None, both[0]);
-        let two = Snapshot::with(Some(&one), both[1]);
+        let one = Snapshot::with(&mut Memory::global(), None, both[0]);
+        let two = Snapshot::with(&mut Memory::global(), Some(&one), both[1]);
         drop(bucket.insert(one, both[0].0));
         assert!(bucket.may_contain(both[0].0) && !bucket.may_contain(both[1].0));
         drop(bucket.insert(two, both[1].0));

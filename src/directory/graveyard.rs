@@ -24,7 +24,7 @@
 //! 3. So when [`Graveyard::settle`] finds v in no held snapshot, by the address that v's own count keeps
 //!    from being used again, nobody can reach v through the directory any more. If it finds one, v
 //!    waits with it, and is looked up again among the rest when that one is freed.
-//! 4. A reader that cloned v's `Arc` has its own count.
+//! 4. A reader that cloned v's handle has its own count.
 //!
 //! # Bounds
 //!
@@ -37,7 +37,7 @@
 use std::collections::VecDeque;
 
 use super::snapshot::Snapshot;
-use crate::sync::Arc;
+use crate::arena::{Memory, Shared};
 
 /// Held snapshots that a writer looks at in each call: more than it retires.
 pub(super) const SWEEP: usize = 4;
@@ -46,7 +46,7 @@ pub(super) const SWEEP: usize = 4;
 struct Held<V> {
     snapshot: Snapshot<V>,
     /// Removed values that it contains.
-    waiting: Vec<Arc<V>>,
+    waiting: Vec<Shared<V>>,
 }
 
 /// Replaced snapshots and removed values of one stripe.
@@ -57,8 +57,8 @@ pub(crate) struct Graveyard<V> {
 /// Values that nobody reaches through the directory any more: to be dropped where no lock is held.
 pub(super) struct Freed<V> {
     /// Nearly always the only one, and needs no allocation.
-    first: Option<Arc<V>>,
-    more: Vec<Arc<V>>,
+    first: Option<Shared<V>>,
+    more: Vec<Shared<V>>,
 }
 
 impl<V> Freed<V> {
@@ -69,7 +69,7 @@ impl<V> Freed<V> {
         }
     }
 
-    fn push(&mut self, value: Arc<V>) {
+    fn push(&mut self, value: Shared<V>) {
         if self.first.is_none() {
             self.first = Some(value);
         } else {
@@ -89,11 +89,12 @@ impl<V> Graveyard<V> {
     pub(super) fn retire(
         &mut self,
         snapshot: Snapshot<V>,
-        removed: Option<Arc<V>>,
+        removed: Option<Shared<V>>,
+        memory: &mut Memory<'_>,
         freed: &mut Freed<V>,
     ) {
         let waiting = removed.into_iter();
-        match snapshot.free_if_unread() {
+        match snapshot.free_if_unread(memory) {
             Ok(()) => waiting.for_each(|value| self.settle(value, freed)),
             Err(snapshot) => self.held.push_back(Held {
                 snapshot,
@@ -103,17 +104,17 @@ impl<V> Graveyard<V> {
     }
 
     /// Looks again at a few of the held snapshots.
-    pub(super) fn sweep(&mut self, freed: &mut Freed<V>) {
+    pub(super) fn sweep(&mut self, memory: &mut Memory<'_>, freed: &mut Freed<V>) {
         for _ in 0..self.held.len().min(SWEEP) {
-            self.look(freed);
+            self.look(memory, freed);
         }
     }
 
     /// Looks again at all of the held snapshots.
     #[cfg(test)]
-    pub(super) fn sweep_all(&mut self, freed: &mut Freed<V>) {
+    pub(super) fn sweep_all(&mut self, memory: &mut Memory<'_>, freed: &mut Freed<V>) {
         for _ in 0..self.held.len() {
-            self.look(freed);
+            self.look(memory, freed);
         }
     }
 
@@ -124,22 +125,22 @@ impl<V> Graveyard<V> {
     }
 
     /// Frees the held snapshot that was looked at longest ago, if it is unread.
-    fn look(&mut self, freed: &mut Freed<V>) {
+    fn look(&mut self, memory: &mut Memory<'_>, freed: &mut Freed<V>) {
         let Some(Held { snapshot, waiting }) = self.held.pop_front() else {
             return;
         };
-        match snapshot.free_if_unread() {
+        match snapshot.free_if_unread(memory) {
             Ok(()) => (waiting.into_iter()).for_each(|value| self.settle(value, freed)),
             Err(snapshot) => self.held.push_back(Held { snapshot, waiting }),
         }
     }
 
     /// Lets a removed value wait with a held snapshot that contains it, or gives it back.
-    fn settle(&mut self, value: Arc<V>, freed: &mut Freed<V>) {
-        let address = Arc::as_ptr(&value);
+    fn settle(&mut self, value: Shared<V>, freed: &mut Freed<V>) {
+        let address = Shared::as_ptr(&value);
         let container = self.held.iter_mut().find(|held| {
             let mut entries = held.snapshot.entries();
-            entries.any(|(_, entry)| std::ptr::eq(entry.as_ptr(), address))
+            entries.any(|(_, entry)| entry == address)
         });
         match container {
             Some(held) => held.waiting.push(value),

@@ -126,6 +126,7 @@ mod tests {
     use super::super::hash::Fingerprint;
     use super::super::tags::TagWord;
     use super::*;
+    use crate::arena::Memory;
 
     type Value = [u64; 20];
 
@@ -145,7 +146,11 @@ mod tests {
         let mut snapshot = None;
         for (n, fingerprint) in fingerprints.iter().enumerate() {
             let entry = (*fingerprint, value_at(address(n)));
-            snapshot = Some(Snapshot::with(snapshot.as_ref(), entry));
+            snapshot = Some(Snapshot::with(
+                &mut Memory::global(),
+                snapshot.as_ref(),
+                entry,
+            ));
         }
         let hints = Hints::new::<Value>(None);
         hints.follow_near(&snapshot.expect("nine entries"), near);
@@ -171,8 +176,16 @@ mod tests {
     #[cfg(target_pointer_width = "64")]
     fn of_what_is_in_another_region_there_is_no_hint() {
         let (near, region) = (5 << BITS | 0x1000, 1 << BITS);
-        let one = Snapshot::with(None, (Fingerprint(1), value_at(near + region)));
-        let both = Snapshot::with(Some(&one), (Fingerprint(2), value_at(near + 0x250)));
+        let one = Snapshot::with(
+            &mut Memory::global(),
+            None,
+            (Fingerprint(1), value_at(near + region)),
+        );
+        let both = Snapshot::with(
+            &mut Memory::global(),
+            Some(&one),
+            (Fingerprint(2), value_at(near + 0x250)),
+        );
         let hints = Hints::new::<Value>(None);
         hints.follow_near(&both, near);
         assert_eq!(hints.first_line(0, near), None);

@@ -102,7 +102,6 @@ mod sizes;
 mod snapshot;
 mod stripe;
 mod tags;
-mod witness;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -115,6 +114,9 @@ use stripe::Stripe;
 #[cfg(test)]
 use stripe::WriterGuard;
 
+#[cfg(test)]
+use crate::arena::Memory;
+use crate::arena::{Arena, Shared};
 use crate::sync::Arc;
 
 /// A value that knows its key.
@@ -130,7 +132,7 @@ pub(crate) trait Keyed {
 pub(crate) struct Directory<V: Keyed, C: SnapshotCell<V> = DefaultCell<V>> {
     stripes: Box<[Stripe<V, C>; sizes::STRIPES]>,
     /// The raw pointers inside stand for these.
-    _values: PhantomData<(Arc<V>, C)>,
+    _values: PhantomData<(Shared<V>, C)>,
 }
 
 /// While it lives every writer of its directory waits: see [`Directory::lock_all_writers`].
@@ -138,6 +140,7 @@ pub(crate) struct Directory<V: Keyed, C: SnapshotCell<V> = DefaultCell<V>> {
 #[must_use]
 pub(crate) struct WritersLocked<'a, V> {
     _guards: Vec<WriterGuard<'a, V>>,
+    _memory: Vec<Memory<'a>>,
 }
 
 impl<V: Keyed> Directory<V> {
@@ -150,8 +153,9 @@ impl<V: Keyed> Directory<V> {
 impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     /// An empty directory with cells of a chosen kind.
     fn with_cells() -> Self {
+        let arena = Arc::new(Arena::new());
         Self {
-            stripes: Box::new(std::array::from_fn(|_| Stripe::new())),
+            stripes: Box::new(std::array::from_fn(|_| Stripe::new(arena.clone()))),
             _values: PhantomData,
         }
     }
@@ -163,14 +167,14 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     /// Runs `f` with the value of `key`, if there is one.
     ///
     /// Lock-free, and but for splits that move this key wait-free. `f` runs inside arc-swap's protection:
-    /// it should be short, or clone the `Arc` and return, since meanwhile nothing that was in the
+    /// it should be short, or clone the handle and return, since meanwhile nothing that was in the
     /// key's bucket is freed.
     #[inline]
     pub(crate) fn get<R>(
         &self,
         hash: KeyHash,
         key: &str,
-        f: impl FnOnce(&Arc<V>) -> R,
+        f: impl FnOnce(&Shared<V>) -> R,
     ) -> Option<R> {
         self.stripe(hash).get(hash.fingerprint(), key, f)
     }
@@ -221,8 +225,8 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
         &self,
         hash: KeyHash,
         key: &str,
-        make: impl FnOnce() -> Result<Arc<V>, E>,
-        under_lock: impl FnOnce(&Arc<V>) -> R,
+        make: impl FnOnce() -> Result<V, E>,
+        under_lock: impl FnOnce(&Shared<V>) -> R,
     ) -> Result<R, E> {
         self.stripe(hash)
             .get_or_insert_with(hash.fingerprint(), key, make, under_lock)
@@ -247,7 +251,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     ///
     /// Exact in each stripe at the moment at which it is reached: a key that is there throughout is seen once.
     /// Takes each stripe's writers' lock in turn, for as long as it takes to count its values up.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<V>)) {
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&Shared<V>)) {
         for stripe in self.stripes.iter() {
             for value in stripe.values() {
                 f(&value);
@@ -277,6 +281,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     pub(crate) fn lock_all_writers(&self) -> WritersLocked<'_, V> {
         WritersLocked {
             _guards: self.stripes.iter().map(Stripe::lock_writers).collect(),
+            _memory: self.stripes[0].lock_memory(),
         }
     }
 }

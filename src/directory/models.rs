@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use super::hash::Buckets;
 use super::{Directory, KeyHash, Keyed};
-use crate::sync::{Arc, AtomicUsize};
+use crate::arena::Shared;
+use crate::sync::AtomicUsize;
 
 /// Every fault that can be planted into the directory; the models fail for each.
 pub fn faults() -> Vec<&'static str> {
@@ -67,12 +68,12 @@ impl Model {
     /// Inserts `key` if it is not there, and pins it `pins` times, as a subscriber does.
     pub fn insert(&self, key: Key, pins: usize) {
         let make = || {
-            Ok::<_, Infallible>(Arc::new(Value {
+            Ok::<_, Infallible>(Value {
                 key: key.name,
                 pins: AtomicUsize::new(0),
-            }))
+            })
         };
-        let pin = |value: &Arc<Value>| {
+        let pin = |value: &Shared<Value>| {
             // Relaxed: the lock orders it, or nothing does.
             let before = value.pins.load(Ordering::Relaxed);
             value.pins.store(before + pins, Ordering::Relaxed);
@@ -97,7 +98,7 @@ impl Model {
 
     /// Whether `key` is found with a pin on it, as one is that can be pinned without the lock.
     pub fn has_pinned(&self, key: Key) -> bool {
-        let pinned = |value: &Arc<Value>| value.pins.load(Ordering::Relaxed) > 0;
+        let pinned = |value: &Shared<Value>| value.pins.load(Ordering::Relaxed) > 0;
         self.0.get(key.hash(), key.name, pinned) == Some(true)
     }
 

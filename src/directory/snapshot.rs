@@ -15,7 +15,7 @@
 
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, handle_alloc_error};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
@@ -25,9 +25,10 @@ use std::sync::atomic::Ordering;
 
 use super::Keyed;
 use super::hash::Fingerprint;
-use super::witness::Witness;
+use crate::arena::{Memory, Origin, Shared};
+use crate::sync::AtomicU32;
 use crate::sync::prefetch::prefetch;
-use crate::sync::{Arc, AtomicUsize};
+use crate::sync::witness::Witness;
 
 /// Fingerprints compared at once.
 const LANES: usize = 8;
@@ -36,11 +37,10 @@ const LANES: usize = 8;
 #[repr(C)]
 pub(crate) struct Header<V> {
     /// Handles: in a cell, in a graveyard, with readers.
-    count: AtomicUsize,
-    /// Entries there is room for; decides the layout.
-    capacity: u32,
-    /// Entries there are.
+    count: AtomicU32,
+    /// Entries there are; decides the layout.
     len: u32,
+    origin: Origin,
     witness: Witness,
     _values: PhantomData<*const V>,
 }
@@ -63,9 +63,9 @@ unsafe impl<V: Send + Sync> Sync for Snapshot<V> {}
 
 impl<V> Snapshot<V> {
     /// `before` and one more entry.
-    pub(super) fn with(before: Option<&Self>, entry: Entry<V>) -> Self {
+    pub(super) fn with(memory: &mut Memory<'_>, before: Option<&Self>, entry: Entry<V>) -> Self {
         let len = before.map_or(0, |it| it.values().len());
-        let mut draft = Draft::new(len + 1);
+        let mut draft = Draft::new(memory, len + 1);
         if let Some(before) = before {
             draft.copy(before, 0..len);
         }
@@ -74,20 +74,24 @@ impl<V> Snapshot<V> {
     }
 
     /// All but the entry at `index`, which is one of them; `None` if that leaves none.
-    pub(super) fn without(&self, index: usize) -> Option<Self> {
+    pub(super) fn without(&self, memory: &mut Memory<'_>, index: usize) -> Option<Self> {
         let len = self.values().len();
         debug_assert!(index < len);
         if len == 1 {
             return None;
         }
-        let mut draft = Draft::new(len - 1);
+        let mut draft = Draft::new(memory, len - 1);
         draft.copy(self, 0..index);
         draft.copy(self, index + 1..len);
         Some(draft.finish())
     }
 
     /// The entries whose fingerprint `belongs`; `None` if there are none.
-    pub(super) fn filter(&self, belongs: impl Fn(Fingerprint) -> bool) -> Option<Self> {
+    pub(super) fn filter(
+        &self,
+        memory: &mut Memory<'_>,
+        belongs: impl Fn(Fingerprint) -> bool,
+    ) -> Option<Self> {
         let chosen = || {
             self.entries()
                 .filter(|(fingerprint, _)| belongs(*fingerprint))
@@ -96,7 +100,7 @@ impl<V> Snapshot<V> {
         if len == 0 {
             return None;
         }
-        let mut draft = Draft::new(len);
+        let mut draft = Draft::new(memory, len);
         chosen().for_each(|entry| draft.push(entry));
         Some(draft.finish())
     }
@@ -174,7 +178,7 @@ impl<V> Snapshot<V> {
     /// Frees the entries if this handle is the only one, after all that readers did with them.
     ///
     /// A snapshot that is the only handle's cannot gain another one meanwhile: it has left its cell.
-    pub(super) fn free_if_unread(self) -> Result<(), Self> {
+    pub(super) fn free_if_unread(self, memory: &mut Memory<'_>) -> Result<(), Self> {
         // Acquire: partner of the Release in each reader's `drop`. The race that can be planted here
         // is for ThreadSanitizer's run, which must report it.
         let order = if cfg!(afterwrite_planted_races) {
@@ -187,7 +191,7 @@ impl<V> Snapshot<V> {
             return Err(self);
         }
         // SAFETY: the only handle, and so the last; it is not dropped again.
-        unsafe { ManuallyDrop::new(self).free() };
+        unsafe { ManuallyDrop::new(self).free(memory) };
         Ok(())
     }
 
@@ -196,13 +200,14 @@ impl<V> Snapshot<V> {
     /// # Safety
     ///
     /// There is no other handle, all that others did happened before, and this one is used no more.
-    unsafe fn free(&self) {
-        let shape = Shape::of::<V>(self.header().capacity as usize);
-        // SAFETY: the same layout as at the making, since the capacity never changes. The header is
+    unsafe fn free(&self, memory: &mut Memory<'_>) {
+        let shape = Shape::of::<V>(self.header().len as usize);
+        let origin = self.header().origin;
+        // SAFETY: the same layout as at the making, since the length never changes. The header is
         // dropped for the model checker's types; entries need no drop.
         unsafe {
             self.header.drop_in_place();
-            dealloc(self.header.as_ptr().cast(), shape.layout);
+            memory.free(origin, self.header.cast(), shape.layout);
         }
     }
 
@@ -213,12 +218,12 @@ impl<V> Snapshot<V> {
     }
 
     fn fingerprints(&self) -> &[Fingerprint] {
-        let capacity = self.header().capacity as usize;
+        let len = self.header().len as usize;
         let base = self.header.as_ptr().cast::<u8>().cast_const();
-        // SAFETY: as laid out and written by `collect`, padding included; kept alive by this handle.
+        // SAFETY: as laid out and written by a draft, padding included; kept alive by this handle.
         unsafe {
-            let first = base.add(Shape::of::<V>(capacity).fingerprints);
-            slice::from_raw_parts(first.cast(), capacity.next_multiple_of(LANES))
+            let first = base.add(Shape::of::<V>(len).fingerprints);
+            slice::from_raw_parts(first.cast(), len.next_multiple_of(LANES))
         }
     }
 
@@ -226,9 +231,9 @@ impl<V> Snapshot<V> {
         let header = self.header();
         header.witness.check();
         let base = self.header.as_ptr().cast::<u8>().cast_const();
-        // SAFETY: as laid out by `collect`, which wrote `len` of them; kept alive by this handle.
+        // SAFETY: as laid out by a draft, which wrote all of them; kept alive by this handle.
         unsafe {
-            let first = base.add(Shape::of::<V>(header.capacity as usize).values);
+            let first = base.add(Shape::of::<V>(header.len as usize).values);
             slice::from_raw_parts(first.cast(), header.len as usize)
         }
     }
@@ -271,7 +276,7 @@ impl<V> Drop for Snapshot<V> {
         // On one operation, with no fence, so that ThreadSanitizer understands it.
         if self.header().count.fetch_sub(1, Ordering::AcqRel) == 1 {
             // SAFETY: the last handle.
-            unsafe { self.free() };
+            unsafe { self.free(&mut Memory::global()) };
         }
     }
 }
@@ -287,21 +292,17 @@ struct Draft<V> {
 
 impl<V> Draft<V> {
     /// Room for `capacity` entries.
-    fn new(capacity: usize) -> Self {
+    fn new(memory: &mut Memory<'_>, capacity: usize) -> Self {
         let shape = Shape::of::<V>(capacity);
-        // SAFETY: the layout begins with a header, so its size is not zero.
-        let base = unsafe { alloc(shape.layout) };
-        let Some(base) = NonNull::new(base) else {
-            handle_alloc_error(shape.layout)
-        };
+        let (base, origin) = memory.allocate(shape.layout);
         let header = base.cast::<Header<V>>();
         // SAFETY: fresh memory of this very layout: the offsets are inside it and aligned. The
         // fingerprints' padding is written here, and for ever.
         unsafe {
             header.write(Header {
-                count: AtomicUsize::new(1),
-                capacity: capacity as u32,
-                len: 0,
+                count: AtomicU32::new(1),
+                len: capacity as u32,
+                origin,
                 witness: Witness::new(),
                 _values: PhantomData,
             });
@@ -317,7 +318,7 @@ impl<V> Draft<V> {
     }
 
     fn capacity(&self) -> usize {
-        self.snapshot.header().capacity as usize
+        self.snapshot.header().len as usize
     }
 
     /// One more entry; nothing if there is no room for it.
@@ -350,11 +351,9 @@ impl<V> Draft<V> {
         }
     }
 
-    /// The snapshot of what there is.
+    /// The snapshot of what there is, which is as much as there is room for.
     fn finish(self) -> Snapshot<V> {
-        let mut header = self.snapshot.header;
-        // SAFETY: nobody else knows the header yet, and all values up to `len` are written.
-        unsafe { header.as_mut() }.len = self.len as u32;
+        assert_eq!(self.len, self.capacity(), "all entries are there");
         self.snapshot
     }
 }
@@ -386,14 +385,14 @@ impl Shape {
     }
 }
 
-/// Runs `f` with the `Arc` that an entry points to, without touching its count.
+/// Runs `f` with the handle that an entry stands for, without touching its count.
 ///
 /// # Safety
 ///
-/// `value` came from [`Arc::into_raw`] and is alive until this returns.
-pub(super) unsafe fn with_arc<V, R>(value: NonNull<V>, f: impl FnOnce(&Arc<V>) -> R) -> R {
+/// `value` came from [`Shared::into_raw`] and is alive until this returns.
+pub(super) unsafe fn with_shared<V, R>(value: NonNull<V>, f: impl FnOnce(&Shared<V>) -> R) -> R {
     // SAFETY: the count that this stands for is somebody else's; it is never dropped here.
-    let borrowed = ManuallyDrop::new(unsafe { Arc::from_raw(value.as_ptr().cast_const()) });
+    let borrowed = ManuallyDrop::new(unsafe { Shared::from_raw(value) });
     f(&borrowed)
 }
 
@@ -419,7 +418,7 @@ mod tests {
         let expected = entries(&values);
         let mut snapshot = None;
         for len in 0..values.len() {
-            let next = Snapshot::with(snapshot.as_ref(), expected[len]);
+            let next = Snapshot::with(&mut Memory::global(), snapshot.as_ref(), expected[len]);
             assert_eq!(next.entries().collect::<Vec<_>>(), expected[..=len]);
             for (i, entry) in expected.iter().enumerate() {
                 // SAFETY: the values live in `values`.
@@ -432,25 +431,29 @@ mod tests {
             for i in 0..=len {
                 let mut rest = expected[..=len].to_vec();
                 rest.remove(i);
-                let without = next.without(i);
+                let without = next.without(&mut Memory::global(), i);
                 let got: Vec<_> = without.iter().flat_map(Snapshot::entries).collect();
                 assert_eq!((got, without.is_none()), (rest, len == 0));
             }
             snapshot = Some(next);
         }
         let all = snapshot.expect("forty entries");
-        let even = all.filter(|it| it.0.is_multiple_of(2)).expect("twenty");
+        let even = all
+            .filter(&mut Memory::global(), |it| it.0.is_multiple_of(2))
+            .expect("twenty");
         assert!(even.entries().all(|(it, _)| it.0 % 2 == 0) && even.entries().len() == 20);
-        assert!(all.filter(|_| false).is_none());
+        assert!(all.filter(&mut Memory::global(), |_| false).is_none());
     }
 
     #[test]
     fn the_last_handle_frees() {
         let values = [1];
-        let snapshot = Snapshot::with(None, entries(&values)[0]);
+        let snapshot = Snapshot::with(&mut Memory::global(), None, entries(&values)[0]);
         let other = snapshot.clone();
-        let snapshot = snapshot.free_if_unread().expect_err("there is another");
+        let snapshot = snapshot
+            .free_if_unread(&mut Memory::global())
+            .expect_err("there is another");
         drop(snapshot);
-        assert!(other.free_if_unread().is_ok());
+        assert!(other.free_if_unread(&mut Memory::global()).is_ok());
     }
 }

@@ -114,13 +114,13 @@ where
             if there {
                 let make = || {
                     count.fetch_add(1, Ordering::Relaxed);
-                    Ok::<_, Infallible>(Arc::new(Value {
+                    Ok::<_, Infallible>(Value {
                         key: name.to_owned(),
                         state: AtomicU64::new(ALIVE),
                         count: Arc::clone(&count),
-                    }))
+                    })
                 };
-                let check = |value: &Arc<Value>| value.check(name);
+                let check = |value: &Shared<Value>| value.check(name);
                 let Ok(()) = directory.get_or_insert_with(hash(key), name, make, check);
                 mine.insert(name.to_owned());
             } else {
@@ -151,7 +151,7 @@ where
                     black_box(value).check(name);
                 }
                 // A reader may also take a handle along, and be the last to have it.
-                (handles && random(&mut state).is_multiple_of(4)).then(|| Arc::clone(value))
+                (handles && random(&mut state).is_multiple_of(4)).then(|| Shared::clone(value))
             });
             let after = announced[key].0.load(Ordering::Acquire);
             if before == after && before != Announced::CHANGING {

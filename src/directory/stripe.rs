@@ -2,8 +2,9 @@
 
 #![allow(unsafe_code)]
 
+use std::alloc::{Layout, handle_alloc_error};
 use std::mem::MaybeUninit;
-use std::ptr::{NonNull, null_mut};
+use std::ptr::null_mut;
 use std::sync::atomic::Ordering;
 
 use crossbeam_utils::CachePadded;
@@ -15,12 +16,15 @@ use super::graveyard::{Freed, Graveyard};
 use super::hash::{Buckets, Fingerprint};
 use super::order;
 use super::sizes::{FIRST_SEGMENT, KEYS_PER_BUCKET, MAX_BUCKETS, SEGMENTS};
-use super::snapshot::{Snapshot, with_arc};
+use super::snapshot::{Snapshot, with_shared};
+use crate::arena::{Arena, Blocks, Memory, RUN, Shared};
 use crate::sync::prefetch::{self, prefetch};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex};
 
 /// One of the directory's independent parts.
 pub(super) struct Stripe<V, C: SnapshotCell<V>> {
+    /// Where a large one has its memory from.
+    arena: Arc<Arena>,
     table: CachePadded<Table<C>>,
     writers: CachePadded<Writers<V>>,
 }
@@ -53,6 +57,15 @@ struct Table<C> {
 pub(crate) type WriterGuard<'a, V> = crate::sync::MutexGuard<'a, Locked<V>>;
 
 impl<V> Locked<V> {
+    /// Where snapshots and values come from, and go: the arena once the directory is soon a large one.
+    fn memory<'a>(&self, arena: &'a Arena) -> Memory<'a> {
+        if self.buckets.is_soon_large() && !cfg!(afterwrite_loom) {
+            arena.memory()
+        } else {
+            Memory::global()
+        }
+    }
+
     /// Has a bucket's hints follow the snapshot that comes next, where they are looked at, or soon will be.
     fn remember<C: SnapshotCell<V>>(&self, bucket: &Bucket<C>, next: Option<&Snapshot<V>>) {
         if prefetch::WORKS
@@ -65,8 +78,9 @@ impl<V> Locked<V> {
 }
 
 impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(arena: Arc<Arena>) -> Self {
         let stripe = Self {
+            arena,
             table: CachePadded::new(Table {
                 buckets: AtomicU64::new(Buckets::new(0).0),
                 segments: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
@@ -80,7 +94,9 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
             }),
         };
         for index in 0..FIRST_SEGMENT {
-            stripe.table.append(index, Bucket::new(None));
+            stripe
+                .table
+                .append(stripe.arena.blocks(), index, Bucket::new(None));
         }
         stripe
     }
@@ -91,7 +107,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         &self,
         fingerprint: Fingerprint,
         key: &str,
-        f: impl FnOnce(&Arc<V>) -> R,
+        f: impl FnOnce(&Shared<V>) -> R,
     ) -> Option<R> {
         let mut f = Some(f);
         let large = prefetch::WORKS && self.is_large();
@@ -105,8 +121,8 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
                 // that it contains.
                 let (_, value) = unsafe { snapshot.find(fingerprint, key) }?;
                 let f = f.take()?;
-                // SAFETY: as above; entries come from `Arc::into_raw`.
-                Some(unsafe { with_arc(value, f) })
+                // SAFETY: as above; entries come from `Shared::into_raw`.
+                Some(unsafe { with_shared(value, f) })
             })
         })
     }
@@ -177,8 +193,8 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         &self,
         fingerprint: Fingerprint,
         key: &str,
-        make: impl FnOnce() -> Result<Arc<V>, E>,
-        under_lock: impl FnOnce(&Arc<V>) -> R,
+        make: impl FnOnce() -> Result<V, E>,
+        under_lock: impl FnOnce(&Shared<V>) -> R,
     ) -> Result<R, E> {
         // Before the lock, so that they are dropped after it, also when a closure panics.
         let mut freed = Freed::new();
@@ -191,24 +207,25 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         // alive.
         let found = (current.as_ref()).and_then(|now| unsafe { now.find(fingerprint, key) });
         if let Some((_, found)) = found {
-            // SAFETY: as above; entries come from `Arc::into_raw`.
-            return Ok(unsafe { with_arc(found, under_lock) });
+            // SAFETY: as above; entries come from `Shared::into_raw`.
+            return Ok(unsafe { with_shared(found, under_lock) });
         }
-        value = make()?;
+        let made = make()?;
+        let mut memory = locked.memory(&self.arena);
+        value = Shared::new_in(&mut memory, made);
         // Before anybody can find it: what `under_lock` sets up is there for the first reader,
         // and if it panics nothing was inserted.
         let result = under_lock(&value);
-        // SAFETY: an `Arc`'s pointer is never null.
-        let entry = unsafe { NonNull::new_unchecked(Arc::into_raw(value).cast_mut()) };
-        let next = Snapshot::with(current.as_deref(), (fingerprint, entry));
+        let entry = (fingerprint, Shared::into_raw(value));
+        let next = Snapshot::with(&mut memory, current.as_deref(), entry);
         locked.remember(bucket, Some(&next));
         if let Some(last) = bucket.insert(next, fingerprint) {
-            locked.graveyard.retire(last, None, &mut freed);
+            locked.graveyard.retire(last, None, &mut memory, &mut freed);
         }
         let keys = self.writers.keys.load(Ordering::Relaxed) + 1;
         self.writers.keys.store(keys, Ordering::Relaxed);
-        self.split_if_due(keys, &mut locked, &mut freed);
-        locked.graveyard.sweep(&mut freed);
+        self.split_if_due(keys, &mut locked, &mut memory, &mut freed);
+        locked.graveyard.sweep(&mut memory, &mut freed);
         Ok(result)
     }
 
@@ -236,23 +253,26 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         if !pred(unsafe { found.as_ref() }) && !order::planted(order::REMOVE_UNASKED) {
             return false;
         }
-        let next = current.without(index);
+        let mut memory = locked.memory(&self.arena);
+        let next = current.without(&mut memory, index);
         locked.remember(bucket, next.as_ref());
         let last = bucket.publish(next, Some(fingerprint));
         // SAFETY: the count that the insert gave over; the current snapshot was the last to carry
         // it on, and `retire` keeps the value for whoever still reads an older one.
-        let removed = unsafe { Arc::from_raw(found.as_ptr().cast_const()) };
+        let removed = unsafe { Shared::from_raw(found) };
         if let Some(last) = last {
-            locked.graveyard.retire(last, Some(removed), &mut freed);
+            locked
+                .graveyard
+                .retire(last, Some(removed), &mut memory, &mut freed);
         }
         let keys = self.writers.keys.load(Ordering::Relaxed).saturating_sub(1);
         self.writers.keys.store(keys, Ordering::Relaxed);
-        locked.graveyard.sweep(&mut freed);
+        locked.graveyard.sweep(&mut memory, &mut freed);
         true
     }
 
     /// A counted handle to each value there is.
-    pub(super) fn values(&self) -> Vec<Arc<V>> {
+    pub(super) fn values(&self) -> Vec<Shared<V>> {
         let locked = self.writers.lock.lock();
         let mut values = Vec::with_capacity(self.len());
         for index in 0..locked.buckets.count() {
@@ -260,7 +280,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
             let current = unsafe { self.table.bucket(index).cell().peek() };
             for (_, entry) in current.iter().flat_map(|now| now.entries()) {
                 // SAFETY: under the lock nothing is removed, so all that is current is alive.
-                values.push(unsafe { with_arc(entry, Arc::clone) });
+                values.push(unsafe { with_shared(entry, Shared::clone) });
             }
         }
         values
@@ -275,7 +295,23 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     #[cfg(test)]
     pub(super) fn collect(&self) {
         let mut freed = Freed::new();
-        self.writers.lock.lock().graveyard.sweep_all(&mut freed);
+        self.writers
+            .lock
+            .lock()
+            .graveyard
+            .sweep_all(&mut Memory::global(), &mut freed);
+    }
+
+    /// Keeps all writers of the directory off its memory.
+    #[cfg(test)]
+    pub(super) fn lock_memory(&self) -> Vec<Memory<'_>> {
+        self.arena.lock_all()
+    }
+
+    /// Bytes of the directory's blocks.
+    #[cfg(test)]
+    pub(super) fn block_bytes(&self) -> usize {
+        self.arena.blocks().bytes()
     }
 
     /// Keeps all writers out.
@@ -287,7 +323,13 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     /// Splits one bucket if there are too many keys for as many as there are.
     ///
     /// The caller holds the lock.
-    fn split_if_due(&self, keys: usize, locked: &mut Locked<V>, freed: &mut Freed<V>) {
+    fn split_if_due(
+        &self,
+        keys: usize,
+        locked: &mut Locked<V>,
+        memory: &mut Memory<'_>,
+        freed: &mut Freed<V>,
+    ) {
         let buckets = locked.buckets;
         if keys <= KEYS_PER_BUCKET * buckets.count() as usize || buckets.count() >= MAX_BUCKETS {
             return;
@@ -298,24 +340,27 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         // SAFETY: only writers replace, and this one does so last.
         let current = unsafe { source.cell().peek() };
         let moves = |fingerprint: Fingerprint| fingerprint.bucket(buckets.next()) == new;
-        let moved = current.as_ref().and_then(|now| now.filter(moves));
+        let moved = (current.as_ref()).and_then(|now| now.filter(memory, moves));
         if moved.is_none() {
-            self.table.append(new, Bucket::new(None));
+            self.table
+                .append(self.arena.blocks(), new, Bucket::new(None));
             return;
         }
-        let stay = (current.as_ref()).and_then(|now| now.filter(|it| !moves(it)));
+        let stay = (current.as_ref()).and_then(|now| now.filter(memory, |it| !moves(it)));
         if order::planted(order::SOURCE_FIRST) {
             if let Some(last) = source.publish(stay, None) {
-                locked.graveyard.retire(last, None, freed);
+                locked.graveyard.retire(last, None, memory, freed);
             }
-            self.table.append(new, Bucket::new(moved));
+            self.table
+                .append(self.arena.blocks(), new, Bucket::new(moved));
             return;
         }
         locked.remember(source, stay.as_ref());
         // The order that a reader relies on: there, then gone from here.
-        self.table.append(new, Bucket::new(moved));
+        self.table
+            .append(self.arena.blocks(), new, Bucket::new(moved));
         if let Some(last) = source.publish(stay, None) {
-            locked.graveyard.retire(last, None, freed);
+            locked.graveyard.retire(last, None, memory, freed);
         }
     }
 }
@@ -394,13 +439,32 @@ impl<C> Table<C> {
         first.wrapping_add(offset)
     }
 
+    /// Whether a segment has its memory from the blocks, or else of its own.
+    fn is_of_blocks(segment: usize) -> bool {
+        segment_len(segment) * size_of::<Bucket<C>>() >= RUN && !cfg!(afterwrite_loom)
+    }
+
+    /// Memory for a segment, not initialised, so that the time it takes does not grow with the segment.
+    fn segment(blocks: &Blocks, segment: usize) -> *mut MaybeUninit<Bucket<C>> {
+        let len = segment_len(segment);
+        if !Self::is_of_blocks(segment) {
+            return Box::into_raw(Box::<[Bucket<C>]>::new_uninit_slice(len)).cast();
+        }
+        let layout = match Layout::array::<Bucket<C>>(len) {
+            Ok(layout) => layout,
+            Err(_) => handle_alloc_error(Layout::new::<Bucket<C>>()),
+        };
+        match blocks.take(layout.size()) {
+            Some(memory) => memory.cast().as_ptr(),
+            None => handle_alloc_error(layout),
+        }
+    }
+
     /// Writes bucket `index`, the next, and counts it. Only under the lock.
-    fn append(&self, index: u32, bucket: Bucket<C>) {
+    fn append(&self, blocks: &Blocks, index: u32, bucket: Bucket<C>) {
         let (segment, offset) = locate(index);
         if offset == 0 {
-            // Not initialised, so that the time it takes does not grow with the segment.
-            let fresh = Box::<[Bucket<C>]>::new_uninit_slice(segment_len(segment));
-            self.segments[segment].store(Box::into_raw(fresh).cast(), Ordering::Relaxed);
+            self.segments[segment].store(Self::segment(blocks, segment), Ordering::Relaxed);
         }
         // SAFETY: inside the segment, and no reader looks at it before it is counted.
         unsafe { self.slot(index).write(MaybeUninit::new(bucket)) };
@@ -432,14 +496,14 @@ impl<V, C: SnapshotCell<V>> Drop for Stripe<V, C> {
             for (_, entry) in current.iter().flat_map(|now| now.entries()) {
                 // SAFETY: the count that the insert gave over, given back once: each value is in
                 // one bucket's current snapshot.
-                drop(unsafe { Arc::from_raw(entry.as_ptr().cast_const()) });
+                drop(unsafe { Shared::from_raw(entry) });
             }
             // SAFETY: written once, dropped once; `bucket` above is used no more.
             unsafe { (*self.table.slot(index)).assume_init_drop() };
         }
         for (segment, first) in self.table.segments.iter().enumerate() {
             let first = first.load(Ordering::Relaxed);
-            if !first.is_null() {
+            if !first.is_null() && !Table::<C>::is_of_blocks(segment) {
                 let slice = std::ptr::slice_from_raw_parts_mut(first, segment_len(segment));
                 // SAFETY: from `Box::into_raw` of a slice of this length; its buckets are dropped.
                 drop(unsafe { Box::from_raw(slice) });

@@ -18,12 +18,12 @@ pub(super) struct Topic {
 }
 
 impl Topic {
-    pub(super) fn new(key: &str, alive: &Arc<AtomicUsize>) -> Arc<Self> {
+    pub(super) fn new(key: &str, alive: &Arc<AtomicUsize>) -> Self {
         alive.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self {
+        Self {
             key: key.to_owned(),
             alive: Arc::clone(alive),
-        })
+        }
     }
 }
 
@@ -82,7 +82,8 @@ fn hints_name_the_values_that_are_there() {
     let hinted_there = || {
         let (mut hinted, mut near, mut there) = (0, 0, 0);
         for (hash, key) in &hashes {
-            let Some(value) = directory.get(*hash, key, |it| Arc::as_ptr(it).addr()) else {
+            let Some(value) = directory.get(*hash, key, |it| Shared::as_ptr(it).addr().get())
+            else {
                 continue;
             };
             there += 1;
@@ -339,4 +340,38 @@ fn a_refused_insert_leaves_nothing() {
 fn it_is_send_and_sync_as_its_values_are() {
     fn both<T: Send + Sync>() {}
     both::<Directory<Topic>>();
+}
+
+#[test]
+fn a_large_one_lies_in_blocks_and_leaves_nothing() {
+    // More than fit into the segments that are allocated one by one.
+    const KEYS: usize = 120_000;
+    let alive = Arc::new(AtomicUsize::new(0));
+    let directory = Directory::<Topic>::new();
+    let hasher = Hasher::with_seed(7);
+    let names: Vec<_> = (0..KEYS).map(|key| format!("key/{key}")).collect();
+    for name in &names {
+        assert!(insert(&directory, hasher.hash(name), name, &alive));
+    }
+    let bytes = directory.stripes[0].block_bytes();
+    // A value and its counts, the entries of it in a snapshot, and its share of a bucket.
+    let needed = KEYS * (size_of::<Topic>() + 16 + 12 + 10);
+    assert!(
+        (needed..2 * needed).contains(&bytes),
+        "{bytes} bytes for {needed}"
+    );
+    for name in &names {
+        let found = directory.get(hasher.hash(name), name, |it| it.key == *name);
+        assert_eq!(found, Some(true), "{name}");
+    }
+    for name in names.iter().step_by(2) {
+        assert!(directory.remove_if(hasher.hash(name), name, |_| true));
+        assert!(insert(&directory, hasher.hash(name), name, &alive));
+    }
+    let after = directory.stripes[0].block_bytes();
+    assert!(after <= bytes + bytes / 10, "{bytes} bytes became {after}");
+    for name in &names {
+        assert!(directory.remove_if(hasher.hash(name), name, |_| true));
+    }
+    assert_eq!((directory.len(), alive.load(Ordering::Relaxed)), (0, 0));
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::builder::{Limits, SubscribeOptions};
 use super::closing::Running;
 use super::key::Key;
+use crate::arena::Shared;
 use crate::directory::{Directory, Hasher, KeyHash};
 use crate::error::{BatchOutcome, Cap, KeyError, Published, Submitted, SubscribeError};
 use crate::gate::{Gate, Source};
@@ -132,7 +133,7 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     /// The key's channel, pinned; made if there is none.
-    fn pin(core: &Arc<Self>, hash: KeyHash, key: &str) -> Result<Arc<Channel<T>>, KeyError> {
+    fn pin(core: &Arc<Self>, hash: KeyHash, key: &str) -> Result<Shared<Channel<T>>, KeyError> {
         let found = core.directory.get(hash, key, |channel| {
             channel.attached.try_pin().then(|| channel.clone())
         });
@@ -146,7 +147,7 @@ impl<T: Clone + Send + 'static> Core<T> {
             }
             let shard = core.shards[hash.shard(core.shards.len())].clone();
             let home = Home::of(core);
-            Ok(Arc::new(Topic::new(KeyState::new(home, key, hash, shard))))
+            Ok(Topic::new(KeyState::new(home, key, hash, shard)))
         };
         core.directory
             .get_or_insert_with(hash, key, make, |channel| {
@@ -156,7 +157,7 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     #[cfg(afterwrite_loom)]
-    pub(crate) fn pin_for_models(core: &Arc<Self>, key: &str) -> Arc<Channel<T>> {
+    pub(crate) fn pin_for_models(core: &Arc<Self>, key: &str) -> Shared<Channel<T>> {
         match Self::pin(core, core.hasher.hash(key), key) {
             Ok(channel) => channel,
             Err(error) => unreachable!("{error}"),
@@ -186,7 +187,7 @@ impl<T: Clone + Send + 'static> Core<T> {
     /// Subscribes to a channel that was pinned for this, and is unpinned if it fails.
     pub(super) fn subscribe_to(
         core: &Arc<Self>,
-        channel: Arc<Channel<T>>,
+        channel: Shared<Channel<T>>,
         options: SubscribeOptions,
         gate: Option<Gate<T>>,
     ) -> Result<Subscription<T>, SubscribeError> {
@@ -249,7 +250,7 @@ impl<T: Clone + Send + 'static> Core<T> {
 
     fn hand_over_first(
         &self,
-        channel: &Arc<Channel<T>>,
+        channel: &Shared<Channel<T>>,
         source: Source<T>,
         delivery: Delivery<T>,
     ) -> Result<(), SubscribeError> {
@@ -273,7 +274,12 @@ impl<T: Clone + Send + 'static> Core<T> {
         }
     }
 
-    fn job(&self, channel: &Arc<Channel<T>>, source: Source<T>, delivery: Delivery<T>) -> Job<T> {
+    fn job(
+        &self,
+        channel: &Shared<Channel<T>>,
+        source: Source<T>,
+        delivery: Delivery<T>,
+    ) -> Job<T> {
         Job::new(
             channel.clone(),
             source,
@@ -283,7 +289,7 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     #[inline]
-    fn find(&self, hash: KeyHash, key: &str) -> Option<Arc<Channel<T>>> {
+    fn find(&self, hash: KeyHash, key: &str) -> Option<Shared<Channel<T>>> {
         self.directory
             .get(hash, key, |channel| {
                 (channel.subscribers() > 0).then(|| channel.clone())
@@ -321,7 +327,7 @@ impl<T: Clone + Send + 'static> Core<T> {
     /// Submits to a channel that was found.
     pub(crate) fn submit_to(
         &self,
-        channel: &Arc<Channel<T>>,
+        channel: &Shared<Channel<T>>,
         gate: impl FnOnce() -> Gate<T>,
     ) -> Submitted {
         if self.is_closing() {
@@ -349,7 +355,7 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     #[cold]
-    fn refuse(&self, channel: &Arc<Channel<T>>, source: Source<T>) -> Submitted {
+    fn refuse(&self, channel: &Shared<Channel<T>>, source: Source<T>) -> Submitted {
         if channel
             .attached
             .shard
@@ -494,7 +500,7 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     #[inline]
-    pub(crate) fn publish_to(&self, channel: &Arc<Channel<T>>, payload: T) -> Published {
+    pub(crate) fn publish_to(&self, channel: &Shared<Channel<T>>, payload: T) -> Published {
         if self.settings.observer.watches() {
             self.publish_or_hand_over::<true>(channel, payload)
         } else {
@@ -505,7 +511,7 @@ impl<T: Clone + Send + 'static> Core<T> {
     #[inline(always)]
     fn publish_or_hand_over<const WATCHED: bool>(
         &self,
-        channel: &Arc<Channel<T>>,
+        channel: &Shared<Channel<T>>,
         payload: T,
     ) -> Published {
         let began = self.time::<WATCHED>();
@@ -516,7 +522,7 @@ impl<T: Clone + Send + 'static> Core<T> {
     }
 
     #[cold]
-    fn hand_over_published(&self, channel: &Arc<Channel<T>>, payload: T) -> Published {
+    fn hand_over_published(&self, channel: &Shared<Channel<T>>, payload: T) -> Published {
         if self.is_closing() {
             return Published::Closed;
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 
 use super::{Core, SubscribeOptions};
+use crate::arena::Shared;
 use crate::error::{Published, Submitted, SubscribeError};
 use crate::gate::{Attempt, Gate, Reached};
 use crate::shard::Channel;
@@ -28,11 +29,11 @@ use crate::sync::Arc;
 /// ```
 pub struct Key<T> {
     core: Arc<Core<T>>,
-    channel: Arc<Channel<T>>,
+    channel: Shared<Channel<T>>,
 }
 
 impl<T> Key<T> {
-    pub(super) fn new(core: Arc<Core<T>>, channel: Arc<Channel<T>>) -> Self {
+    pub(super) fn new(core: Arc<Core<T>>, channel: Shared<Channel<T>>) -> Self {
         Self { core, channel }
     }
 

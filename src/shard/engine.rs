@@ -19,6 +19,7 @@ use super::job::{Delivery, Job, Message, Refusal};
 use super::lanes::Lane;
 use super::ready::Node;
 use super::settings::Settings;
+use crate::arena::Shared;
 use crate::gate::{Attempt, Source};
 use crate::observer::{DropReason, Expiry, SkipReason};
 use crate::sync::{Arc, Ordering::Relaxed};
@@ -54,7 +55,7 @@ pub(crate) struct Engine<T> {
     pub(super) blocked: Vec<usize>,
     attempt: Attempt,
     pub(super) messages: Vec<Message<T>>,
-    pub(super) refused: Vec<Arc<Channel<T>>>,
+    pub(super) refused: Vec<Shared<Channel<T>>>,
 }
 
 /// What goes with a gate through its life.
@@ -164,7 +165,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
 
     fn admit_open(
         &mut self,
-        channel: Arc<Channel<T>>,
+        channel: Shared<Channel<T>>,
         delivery: Delivery<T>,
         meta: Meta,
         payload: T,
@@ -196,7 +197,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
 
     fn admit_failed(
         &mut self,
-        channel: Arc<Channel<T>>,
+        channel: Shared<Channel<T>>,
         delivery: Delivery<T>,
         meta: Meta,
         reason: SkipReason,
@@ -220,7 +221,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
     /// A gate that will be woken gets its number, and so its waker, before its first read.
     fn admit_waking(
         &mut self,
-        channel: Arc<Channel<T>>,
+        channel: Shared<Channel<T>>,
         delivery: Delivery<T>,
         meta: Meta,
         producer: Producer<T>,
@@ -230,7 +231,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
         }
     }
 
-    pub(super) fn admit_refusal(&mut self, channel: &Arc<Channel<T>>) {
+    pub(super) fn admit_refusal(&mut self, channel: &Shared<Channel<T>>) {
         let lane = channel.attached.lane.load(Relaxed) as usize;
         if lane != 0 && self.lanes[lane - 1].refusing {
             // One at a time; it is taken when that one has ended.
@@ -241,7 +242,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
         }
     }
 
-    pub(super) fn admit_refused(&mut self, channel: Arc<Channel<T>>, refusal: Refusal<T>) {
+    pub(super) fn admit_refused(&mut self, channel: Shared<Channel<T>>, refusal: Refusal<T>) {
         let Refusal { lost, source } = refusal;
         self.admit(Job {
             channel,
@@ -256,7 +257,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
     /// which keeps its number, or if it is open.
     fn enqueue(
         &mut self,
-        channel: Arc<Channel<T>>,
+        channel: Shared<Channel<T>>,
         delivery: Delivery<T>,
         meta: Meta,
         state: State<T>,
@@ -319,7 +320,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
         }
     }
 
-    fn lane_of(&mut self, channel: &Arc<Channel<T>>) -> usize {
+    fn lane_of(&mut self, channel: &Shared<Channel<T>>) -> usize {
         match channel.attached.lane.load(Relaxed) {
             0 => {
                 let lane = self.lanes.insert(Lane::new(channel.clone()));

@@ -26,6 +26,7 @@ use super::faults::{NO_LOOK_AFTER_HAND_OVER, planted};
 use super::job::{Job, Message, Refusal};
 use super::ready::ReadyList;
 use super::settings::Settings;
+use crate::arena::Shared;
 use crate::sync::queue::{List, Queue};
 use crate::sync::{
     Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering::Relaxed, order, panics,
@@ -59,7 +60,7 @@ pub(crate) struct Inbox<T> {
     pub(crate) bell: Arc<Bell>,
     pub(crate) ready: Arc<ReadyList>,
     /// Keys with a refused producer.
-    refused: List<Arc<Channel<T>>>,
+    refused: List<Shared<Channel<T>>>,
     finished: AtomicBool,
     stranded: Mutex<Vec<Job<T>>>,
     pub(crate) counts: Counts,
@@ -100,7 +101,7 @@ impl Count {
 }
 
 /// Keys with what was refused of them.
-pub(super) type Refusals<T> = Vec<(Arc<Channel<T>>, Box<Refusal<T>>)>;
+pub(super) type Refusals<T> = Vec<(Shared<Channel<T>>, Box<Refusal<T>>)>;
 
 /// A job that was not taken over.
 pub(crate) enum NotTaken<T> {
@@ -252,7 +253,7 @@ impl<T> Inbox<T> {
 
     /// Leaves a producer that found no room, for its loss to be told through its gate; true if the
     /// registry is closed instead, and nothing was counted. Lock-free.
-    pub(crate) fn refuse(&self, channel: &Arc<Channel<T>>, refusal: Refusal<T>) -> bool {
+    pub(crate) fn refuse(&self, channel: &Shared<Channel<T>>, refusal: Refusal<T>) -> bool {
         match channel.attached.refuse(Box::new(refusal)) {
             None => return true,
             Some(false) => {}
@@ -270,7 +271,7 @@ impl<T> Inbox<T> {
     }
 
     /// Keys that have had a producer refused by now.
-    pub(super) fn refused_by_now(&self, into: &mut Vec<Arc<Channel<T>>>) {
+    pub(super) fn refused_by_now(&self, into: &mut Vec<Shared<Channel<T>>>) {
         for _ in 0..self.refused.len() {
             let Some(channel) = self.refused.pop() else {
                 break;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::channel::Channel;
+use crate::arena::Shared;
 use crate::gate::Source;
 use crate::mailbox::Mailbox;
 use crate::sync::Arc;
@@ -10,7 +11,7 @@ use crate::topic::FirstNotice;
 
 /// One gate on its way to the shard of its key.
 pub(crate) struct Job<T> {
-    pub(crate) channel: Arc<Channel<T>>,
+    pub(crate) channel: Shared<Channel<T>>,
     pub(crate) source: Source<T>,
     pub(crate) delivery: Delivery<T>,
     /// When it was submitted, if the observer wants timing.
@@ -21,7 +22,7 @@ pub(crate) struct Job<T> {
 
 impl<T> Job<T> {
     pub(crate) fn new(
-        channel: Arc<Channel<T>>,
+        channel: Shared<Channel<T>>,
         source: Source<T>,
         delivery: Delivery<T>,
         submitted: Option<Instant>,

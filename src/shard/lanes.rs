@@ -7,21 +7,22 @@ use super::channel::{Channel, KeyState};
 use super::engine::{Engine, Meta, SLICE};
 use super::gates::{Outcome, State, Waiting, discard};
 use super::job::Delivery;
+use crate::arena::Shared;
 use crate::mailbox::Mailbox;
 use crate::observer::Timing;
-use crate::sync::{Arc, Ordering::Relaxed, order, panics};
+use crate::sync::{Ordering::Relaxed, order, panics};
 use crate::topic::{Attached, Busy, Pushed, Walk};
 
 /// Gates that one visit of a lane lets go, before other keys have their turn.
 const VISIT: usize = 16;
 
 /// A push of the shard, in slices.
-type Push<T> = Walk<Arc<Channel<T>>, T, KeyState<T>>;
+type Push<T> = Walk<Shared<Channel<T>>, T, KeyState<T>>;
 
 /// The gates of one key. What was published goes first, then gates in submit order; a push that
 /// is under way stays at the head.
 pub(super) struct Lane<T> {
-    pub(super) channel: Arc<Channel<T>>,
+    pub(super) channel: Shared<Channel<T>>,
     pub(super) gates: VecDeque<usize>,
     /// How many of them were published.
     published: usize,
@@ -33,7 +34,7 @@ pub(super) struct Lane<T> {
 }
 
 impl<T> Lane<T> {
-    pub(super) fn new(channel: Arc<Channel<T>>) -> Self {
+    pub(super) fn new(channel: Shared<Channel<T>>) -> Self {
         Self {
             channel,
             gates: VecDeque::new(),

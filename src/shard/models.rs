@@ -12,6 +12,7 @@ use super::engine::{Engine, Step};
 use super::inbox::Inbox;
 use super::ready::{Node, ReadyList};
 use super::settings::{Settings, WaitStrategy, Watched};
+use crate::arena::Shared;
 use crate::directory::{Hasher, models::moves_at_first_split};
 use crate::gate::{Gate, Retry};
 use crate::mailbox::Overflow;
@@ -104,7 +105,7 @@ const KEY: &str = "key";
 /// The front door, and one key that is resolved.
 pub struct Door<T> {
     core: Arc<Core<T>>,
-    channel: Arc<Channel<T>>,
+    channel: Shared<Channel<T>>,
 }
 
 /// The front door, with no key resolved.

@@ -12,6 +12,7 @@ pub(crate) mod panics;
 pub(crate) mod parker;
 pub(crate) mod prefetch;
 pub(crate) mod queue;
+pub(crate) mod witness;
 
 #[cfg(afterwrite_loom)]
 pub use mutant::mutant;

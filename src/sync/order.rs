@@ -167,3 +167,16 @@ roles! {
     /// A publisher looks whether it would overtake handed-over payloads.
     handed_read = Acquire;
 }
+
+roles! {
+    ARENA_ROLES:
+
+    /// A slot is given back; pairs with `slot_take`.
+    slot_give = Release;
+    /// Given-back slots are taken off their list: what was done with them is over.
+    slot_take = Acquire;
+    /// One who had to do with a pool less; the last frees it and must see every other's use.
+    pool_settle = AcqRel;
+    /// One handle to a value less; the last drops it and must see every other's use.
+    shared_drop = AcqRel;
+}

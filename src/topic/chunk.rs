@@ -96,7 +96,7 @@ impl Chunk {
     fn layout(size: u32) -> Layout {
         let entries = Layout::array::<UnsafeCell<Entry>>(size as usize);
         let entries = entries.expect("at most 64 entries");
-        let topic = Layout::new::<*const ()>();
+        let topic = Layout::new::<NonNull<()>>();
         Layout::new::<Chunk>()
             .extend(entries)
             .and_then(|(layout, _)| layout.extend(topic))
@@ -106,7 +106,7 @@ impl Chunk {
     }
 
     /// A chunk of a topic on the heap; [`Chunk::free`] gives it back.
-    pub(super) fn allocate(number: usize, topic: *const ()) -> NonNull<Chunk> {
+    pub(super) fn allocate(number: usize, topic: NonNull<()>) -> NonNull<Chunk> {
         let size = size_of_chunk(number);
         let layout = Self::layout(size);
         // SAFETY: the layout begins with a `Chunk`, so its size is not zero.
@@ -151,8 +151,8 @@ impl Chunk {
     }
 
     /// Where a chunk of the heap says whose it is: behind its entries.
-    fn topic_ptr(chunk: NonNull<Chunk>, size: u32) -> *mut *const () {
-        const { assert!(align_of::<UnsafeCell<Entry>>() >= align_of::<*const ()>()) };
+    fn topic_ptr(chunk: NonNull<Chunk>, size: u32) -> *mut NonNull<()> {
+        const { assert!(align_of::<UnsafeCell<Entry>>() >= align_of::<NonNull<()>>()) };
         Self::entry_ptr(chunk, size).cast()
     }
 
@@ -194,16 +194,18 @@ pub(super) fn home<T>(mailbox: &Mailbox<T>) -> (&Chunk, u32) {
 /// The topic that a mailbox is registered with, as it was given to [`Chunk::allocate`], or as it was when
 /// the first chunk was named.
 #[inline]
-pub(super) fn topic_of<T, A>(mailbox: &Mailbox<T>) -> *const Topic<T, A> {
-    let chunk = mailbox.tail().home().cast::<Chunk>();
-    // SAFETY: a registered mailbox's home is a chunk of its topic, which its receiver holds.
-    let at = unsafe { &*chunk };
+pub(super) fn topic_of<T, A>(mailbox: &Mailbox<T>) -> NonNull<Topic<T, A>> {
+    // SAFETY: a registered mailbox has a home.
+    let chunk = unsafe { NonNull::new_unchecked(mailbox.tail().home().cast::<Chunk>()) };
+    // SAFETY: it is a chunk of its topic, which its receiver holds.
+    let at = unsafe { chunk.as_ref() };
     if at.start == 0 {
         let first = std::mem::offset_of!(Topic<T, A>, first);
-        return chunk.cast_const().wrapping_byte_sub(first).cast();
+        // SAFETY: in its topic, which begins so many bytes before it.
+        return unsafe { chunk.byte_sub(first) }.cast();
     }
     // SAFETY: not the first: on the heap, and written before the chunk was linked.
-    let topic = unsafe { *Chunk::topic_ptr(NonNull::new_unchecked(chunk), at.size) };
+    let topic = unsafe { *Chunk::topic_ptr(chunk, at.size) };
     topic.cast()
 }
 

@@ -54,9 +54,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ptr::NonNull;
 
+use crate::arena::Shared;
 use crate::mailbox::{Entry, Header, Mailbox, Overflow};
 use crate::sync::{
-    Arc, AtomicPtr, AtomicU32, AtomicU64, Mutex,
+    AtomicPtr, AtomicU32, AtomicU64, Mutex,
     Ordering::{self, Relaxed},
     order, panics,
     prefetch::prefetch,
@@ -216,7 +217,7 @@ impl<T, A: Attached> Topic<T, A> {
     /// Adds a subscriber. Takes the writers' lock.
     #[cfg(any(test, afterwrite_loom))]
     pub(crate) fn subscribe(
-        topic: &Arc<Self>,
+        topic: &Shared<Self>,
         overflow: Overflow,
         capacity: u16,
         limit: usize,
@@ -230,7 +231,7 @@ impl<T, A: Attached> Topic<T, A> {
     /// Adds a subscriber if there is room, and then `allowed`, which is asked once, also says so; the
     /// caller takes back what it gave if the topic turns out shut. Takes the writers' lock.
     pub(crate) fn subscribe_if(
-        topic: &Arc<Self>,
+        topic: &Shared<Self>,
         overflow: Overflow,
         capacity: u16,
         limit: usize,
@@ -255,11 +256,9 @@ impl<T, A: Attached> Topic<T, A> {
             return Err(refused);
         }
         // The receiver's count.
-        let counted = Arc::into_raw(topic.clone());
-        // SAFETY: an `Arc`'s pointer is never null.
-        let counted = unsafe { NonNull::new_unchecked(counted.cast_mut()) };
+        let counted = Shared::into_raw(topic.clone());
         let first = Self::first_chunk_of(counted);
-        let position = writers.take_position(first, counted.as_ptr().cast_const().cast());
+        let position = writers.take_position(first, counted.cast());
         topic.chunks_in_use.store(writers.chunks_in_use(), Relaxed);
         let (number, bit) = chunk::locate(position);
         let chunk = writers.chunk(first, number);
@@ -459,7 +458,7 @@ impl Writers {
     }
 
     /// The lowest free position; links a chunk when all are in use.
-    fn take_position(&mut self, first: NonNull<Chunk>, topic: *const ()) -> u32 {
+    fn take_position(&mut self, first: NonNull<Chunk>, topic: NonNull<()>) -> u32 {
         if !self.first_in_use {
             self.first_in_use = true;
             return 0;

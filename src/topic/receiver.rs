@@ -14,6 +14,7 @@ use super::chunk;
 use super::faults::{self, planted};
 use super::turn::{ATTN, OWED, SHUT, Turn};
 use super::{Attached, FirstNotice, Topic};
+use crate::arena::Shared;
 use crate::mailbox::{Cells, EvictOwn, Flags, Header, InRing, Ledger, Mailbox, Overflow, Place};
 use crate::sync::{Arc, Ordering::Relaxed, order, panics::contain};
 
@@ -63,7 +64,7 @@ struct Extra<T> {
 /// in the mailbox, and the topic is where the mailbox's entry is.
 pub(crate) struct Receiver<T, A: Attached = ()> {
     mailbox: Mailbox<T>,
-    _topic: PhantomData<Arc<Topic<T, A>>>,
+    _topic: PhantomData<Shared<Topic<T, A>>>,
 }
 
 impl<T, A: Attached> Receiver<T, A> {
@@ -151,14 +152,14 @@ impl<T, A: Attached> Receiver<T, A> {
 
     pub(crate) fn topic(&self) -> &Topic<T, A> {
         // SAFETY: registered with a topic of this type, of which the receiver has a count.
-        unsafe { &*chunk::topic_of(&self.mailbox) }
+        unsafe { chunk::topic_of(&self.mailbox).as_ref() }
     }
 
     /// Another count of the topic.
-    pub(crate) fn clone_topic(&self) -> Arc<Topic<T, A>> {
+    pub(crate) fn clone_topic(&self) -> Shared<Topic<T, A>> {
         // SAFETY: the receiver has a count, which this leaves to it.
-        let ours = ManuallyDrop::new(unsafe { Arc::from_raw(chunk::topic_of(&self.mailbox)) });
-        Arc::clone(&ours)
+        let ours = ManuallyDrop::new(unsafe { Shared::from_raw(chunk::topic_of(&self.mailbox)) });
+        Shared::clone(&ours)
     }
 
     pub(crate) fn mailbox(&self) -> &Mailbox<T> {
@@ -498,7 +499,7 @@ impl<T, A: Attached> Drop for Receiver<T, A> {
             contain(|| drop(extra));
         }
         // SAFETY: the receiver's count, given up at its end; the mailbox does without.
-        drop(unsafe { Arc::from_raw(chunk::topic_of::<T, A>(&self.mailbox)) });
+        drop(unsafe { Shared::from_raw(chunk::topic_of::<T, A>(&self.mailbox)) });
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc as StdArc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::arena::Shared;
 use crate::topic::turn::MORE;
 
-fn topic<T>() -> Arc<Topic<T>> {
-    Arc::new(Topic::new(()))
+fn topic<T>() -> Shared<Topic<T>> {
+    Shared::new(Topic::new(()))
 }
 
 fn position<T>(receiver: &Receiver<T>) -> u32 {

@@ -1,0 +1,248 @@
+//! What is handed out belongs to one owner; what came back is used again; nothing is left at the end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use super::*;
+
+/// Memory that is full of what its owner wrote there.
+struct Piece {
+    memory: NonNull<u8>,
+    origin: Origin,
+    layout: Layout,
+    mark: u8,
+}
+
+// SAFETY: it owns its memory.
+unsafe impl Send for Piece {}
+
+impl Piece {
+    fn new(memory: &mut Memory<'_>, size: usize, mark: u8) -> Self {
+        let layout = Layout::from_size_align(size, 8).expect("small");
+        let (memory, origin) = memory.allocate(layout);
+        // SAFETY: as many bytes, which are its own.
+        unsafe { memory.write_bytes(mark, size) };
+        Self {
+            memory,
+            origin,
+            layout,
+            mark,
+        }
+    }
+
+    fn is_global(&self) -> bool {
+        format!("{:?}", self.origin) == format!("{:?}", Origin::GLOBAL)
+    }
+
+    fn address(&self) -> usize {
+        self.memory.addr().get()
+    }
+
+    fn check(&self) {
+        // SAFETY: as many bytes, all of them written.
+        let bytes = unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.layout.size()) };
+        assert!(
+            bytes.iter().all(|byte| *byte == self.mark),
+            "somebody else's"
+        );
+    }
+
+    fn give_back(self, memory: Option<&mut Memory<'_>>) {
+        self.check();
+        // SAFETY: from `allocate` with this layout and origin, and used no more.
+        unsafe {
+            match memory {
+                Some(memory) => memory.free(self.origin, self.memory, self.layout),
+                None => self.origin.free(self.memory, self.layout),
+            }
+        }
+    }
+}
+
+fn random(state: &mut u64) -> usize {
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1);
+    (*state >> 33) as usize
+}
+
+#[test]
+fn each_piece_is_its_owners_alone() {
+    let arena = Arena::new();
+    let mut state = 7;
+    let mut pieces = Vec::new();
+    for step in 0..20_000 {
+        let mut memory = arena.memory();
+        if random(&mut state) % 5 < 3 {
+            let size = random(&mut state) % 600 + 1;
+            pieces.push(Piece::new(&mut memory, size, step as u8));
+        } else if !pieces.is_empty() {
+            let piece = pieces.swap_remove(random(&mut state) % pieces.len());
+            match step % 2 {
+                0 => piece.give_back(Some(&mut memory)),
+                _ => piece.give_back(None),
+            }
+        }
+        if step % 1_000 == 0 {
+            pieces.iter().for_each(Piece::check);
+        }
+    }
+    for piece in pieces {
+        piece.give_back(None);
+    }
+}
+
+#[test]
+fn what_came_back_is_used_again_before_anything_new() {
+    let arena = Arena::new();
+    for with_lock in [true, false] {
+        for size in [1, 16, 100, 232, 512] {
+            let mut memory = arena.memory();
+            let piece = Piece::new(&mut memory, size, 1);
+            assert!(!piece.is_global());
+            let before = piece.address();
+            piece.give_back(with_lock.then_some(&mut memory));
+            let piece = Piece::new(&mut memory, size, 2);
+            assert_eq!(piece.address(), before, "{size} bytes");
+            piece.give_back(Some(&mut memory));
+        }
+    }
+}
+
+#[test]
+fn who_comes_and_goes_needs_no_more_and_more() {
+    let arena = Arena::new();
+    // As many in use at any time as one block holds several times over.
+    let mut state = 3;
+    let mut pieces: Vec<_> = (0..1_000)
+        .map(|_| Piece::new(&mut arena.memory(), random(&mut state) % 512 + 1, 0))
+        .collect();
+    for step in 0..200_000 {
+        let at = random(&mut state) % pieces.len();
+        let size = random(&mut state) % 512 + 1;
+        let next = Piece::new(&mut arena.memory(), size, step as u8);
+        std::mem::replace(&mut pieces[at], next).give_back(None);
+    }
+    assert_eq!(arena.blocks().bytes(), 2 << 20);
+    for piece in pieces {
+        piece.give_back(None);
+    }
+}
+
+#[test]
+fn what_is_too_large_is_of_the_global_allocator() {
+    let arena = Arena::new();
+    let mut memory = arena.memory();
+    let large = Piece::new(&mut memory, 513, 1);
+    assert!(large.is_global());
+    large.give_back(Some(&mut memory));
+    let small = Piece::new(&mut Memory::global(), 8, 1);
+    assert!(small.is_global());
+    small.give_back(None);
+    let line = Layout::from_size_align(64, 64).expect("a line");
+    let (place, origin) = memory.allocate(line);
+    assert!(place.addr().get().is_multiple_of(64));
+    // SAFETY: from `allocate` with this layout and origin, and never used.
+    unsafe { memory.free(origin, place, line) };
+    assert_eq!(arena.blocks().bytes(), 0);
+}
+
+#[test]
+fn a_busy_lane_is_passed_by() {
+    let arena = Arena::new();
+    let mut first = arena.memory();
+    let mut second = arena.memory();
+    let one = Piece::new(&mut first, 100, 1);
+    let two = Piece::new(&mut second, 100, 2);
+    // To the lane that it is not of: found again by its own.
+    let at = one.address();
+    one.give_back(Some(&mut second));
+    two.give_back(Some(&mut first));
+    let again = Piece::new(&mut first, 100, 3);
+    assert_eq!(again.address(), at);
+    again.give_back(None);
+}
+
+#[test]
+fn pieces_come_back_from_other_threads() {
+    let arena = Arena::new();
+    thread::scope(|scope| {
+        for taker in 0..2 {
+            let (to, from) = sync_channel(64);
+            let arena = &arena;
+            scope.spawn(move || {
+                for step in 0..50_000 {
+                    let size = (step + taker) % 300 + 1;
+                    let piece = Piece::new(&mut arena.memory(), size, step as u8);
+                    to.send(piece).expect("the other one listens");
+                }
+            });
+            scope.spawn(move || from.iter().for_each(|piece: Piece| piece.give_back(None)));
+        }
+    });
+    // A hundred and thirty pieces of each, at any time, and what waits on lists.
+    assert!(arena.blocks().bytes() <= 4 << 20);
+}
+
+#[test]
+fn a_value_outlives_its_arena() {
+    struct Alive<'a>(&'a AtomicUsize, [u64; 20]);
+    impl Drop for Alive<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Relaxed);
+        }
+    }
+    let alive = AtomicUsize::new(0);
+    let arena = Arena::new();
+    let values: Vec<_> = (0..100)
+        .map(|n| {
+            alive.fetch_add(1, Relaxed);
+            Shared::new_in(&mut arena.memory(), Alive(&alive, [n; 20]))
+        })
+        .collect();
+    let others = values.clone();
+    drop(arena);
+    drop(values);
+    assert_eq!(alive.load(Relaxed), 100);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for (value, n) in others.into_iter().zip(0..) {
+                assert_eq!(value.1, [n; 20]);
+            }
+        });
+    });
+    assert_eq!(alive.load(Relaxed), 0);
+}
+
+#[test]
+fn a_plain_pointer_stands_for_a_handle() {
+    #[repr(align(16))]
+    struct Aligned(u8);
+    let value = Shared::new_in(&mut Arena::new().memory(), Aligned(3));
+    let raw = Shared::into_raw(value.clone());
+    assert_eq!(raw, Shared::as_ptr(&value));
+    // SAFETY: from `into_raw`, once.
+    let other = unsafe { Shared::from_raw(raw) };
+    drop(value);
+    assert_eq!(other.0, 3);
+}
+
+#[test]
+fn a_value_whose_drop_panics_gives_its_memory_back() {
+    struct Panics<'a>(&'a AtomicBool);
+    impl Drop for Panics<'_> {
+        fn drop(&mut self) {
+            assert!(!self.0.load(Relaxed), "on purpose");
+        }
+    }
+    let panics = AtomicBool::new(true);
+    let arena = Arena::new();
+    let value = Shared::new_in(&mut arena.memory(), Panics(&panics));
+    let at = Shared::as_ptr(&value);
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(value))).is_err());
+    panics.store(false, Relaxed);
+    let next = Shared::new_in(&mut arena.memory(), Panics(&panics));
+    assert_eq!(Shared::as_ptr(&next), at);
+}
