@@ -78,6 +78,36 @@ fn an_arena_that_goes_before_its_slots() {
     });
 }
 
+/// Property: a slot is used again before who gave it back has said so, and the arena goes meanwhile. Two threads.
+#[test]
+fn a_slot_that_is_out_again_before_it_was_counted() {
+    model(|| {
+        let arena = Model::default();
+        let slot = arena.take();
+        let giver = thread::spawn(move || slot.give_back());
+        let again = arena.take();
+        drop(arena);
+        again.give_back();
+        giver.join().unwrap();
+    });
+}
+
+/// Property: slots come back with the lock and without it, and are counted once each. Two threads.
+#[test]
+fn one_that_gives_back_with_the_lock() {
+    model(|| {
+        let arena = Model::default();
+        let (mine, theirs) = (arena.take(), arena.take());
+        let giver = thread::spawn(move || theirs.give_back());
+        arena.give_back(mine);
+        let again = arena.take();
+        arena.give_back(again);
+        assert!(arena.slots() <= 2);
+        drop(arena);
+        giver.join().unwrap();
+    });
+}
+
 /// Property: a value is dropped once, after all that was done with it through any handle. Three threads.
 #[test]
 fn a_value_that_three_have() {

@@ -1,4 +1,4 @@
-//! Blocks of 2 MiB, handed out from front to back.
+//! Blocks of 2 MiB or more, handed out from front to back.
 
 use std::alloc::Layout;
 use std::fmt;
@@ -6,11 +6,19 @@ use std::ptr::NonNull;
 
 use crate::sync::{Mutex, alloc};
 
-/// The size of a block, and of the page that it hopes for.
+/// The least size of a block, and that of the pages that it hopes for.
 const BLOCK: usize = if cfg!(afterwrite_loom) { 128 } else { 2 << 20 };
 
 /// What is handed out is aligned to this: a cache line.
 const ALIGN: usize = 64;
+
+/// What blocks are aligned to: a page, where it helps to be.
+const BLOCK_ALIGN: usize =
+    if cfg!(any(target_os = "linux", target_os = "android")) && !cfg!(afterwrite_loom) {
+        BLOCK
+    } else {
+        ALIGN
+    };
 
 /// Memory that is given back all together, when this is dropped.
 ///
@@ -23,6 +31,8 @@ struct Inner {
     /// What is left of the latest.
     rest: *mut u8,
     left: usize,
+    /// Bytes of all of them.
+    total: usize,
 }
 
 // SAFETY: it owns the memory that it points to, and hands each part out once.
@@ -34,21 +44,25 @@ impl Blocks {
             blocks: Vec::new(),
             rest: std::ptr::null_mut(),
             left: 0,
+            total: 0,
         }))
     }
 
     /// So many bytes, a multiple of a cache line and aligned to one; `None` if there is no memory. They are valid until
     /// this is dropped.
     pub(crate) fn take(&self, bytes: usize) -> Option<NonNull<u8>> {
-        debug_assert!(bytes.is_multiple_of(ALIGN) && bytes > 0);
+        assert!(bytes.is_multiple_of(ALIGN) && bytes > 0, "whole lines");
         let mut inner = self.0.lock();
         if bytes > inner.left {
-            let size = bytes.checked_next_multiple_of(BLOCK)?;
-            let layout = Layout::from_size_align(size, BLOCK).ok()?;
+            // An eighth of what there is: allocators leave a gap of an alignment's size before each, and the kernel
+            // keeps books of each. What is not touched costs nothing.
+            let size = bytes.max(inner.total / 8).checked_next_multiple_of(BLOCK)?;
+            let layout = Layout::from_size_align(size, BLOCK_ALIGN).ok()?;
             let base = allocate(layout)?;
             inner.blocks.push((base, layout));
+            inner.total += size;
             if size - bytes <= inner.left {
-                // It was a large one: the latest has more left.
+                // The latest has more left. The lesser rest is lost.
                 return Some(base);
             }
             (inner.rest, inner.left) = (base.as_ptr(), size);
@@ -60,15 +74,21 @@ impl Blocks {
         Some(taken)
     }
 
+    /// Whether this address is of one of them.
+    #[cfg(test)]
+    pub(crate) fn contain(&self, address: usize) -> bool {
+        let inner = self.0.lock();
+        let within = |(base, layout): &(NonNull<u8>, Layout)| {
+            let first = base.addr().get();
+            (first..first + layout.size()).contains(&address)
+        };
+        inner.blocks.iter().any(within)
+    }
+
     /// Bytes that have come from the global allocator.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
-        self.0
-            .lock()
-            .blocks
-            .iter()
-            .map(|(_, layout)| layout.size())
-            .sum()
+        self.0.lock().total
     }
 }
 
@@ -91,9 +111,12 @@ impl fmt::Debug for Blocks {
 fn allocate(layout: Layout) -> Option<NonNull<u8>> {
     // SAFETY: not of size zero, since what is taken is not.
     let base = NonNull::new(unsafe { alloc::alloc(layout) })?;
-    #[cfg(all(any(target_os = "linux", target_os = "android"), not(afterwrite_loom)))]
-    // SAFETY: advice on memory of our own that holds nothing yet: it changes no byte of it. A kernel that has no
-    // large pages refuses, which is as well.
+    #[cfg(all(
+        any(target_os = "linux", target_os = "android"),
+        not(any(afterwrite_loom, miri))
+    ))]
+    // SAFETY: advice on memory of our own that holds nothing yet: it changes no byte of it, and stays with the addresses
+    // if the allocator keeps them. A kernel that has no large pages refuses, which is as well.
     unsafe {
         libc::madvise(base.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
     }
@@ -103,6 +126,19 @@ fn allocate(layout: Layout) -> Option<NonNull<u8>> {
 #[cfg(all(test, not(afterwrite_loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_grow_with_what_there_is() {
+        let blocks = Blocks::new();
+        for _ in 0..100 {
+            blocks.take(BLOCK).expect("there is memory");
+        }
+        let (bytes, number) = (blocks.bytes(), blocks.0.lock().blocks.len());
+        assert!(
+            bytes <= 115 * BLOCK && number < 40,
+            "{bytes} bytes, {number} blocks"
+        );
+    }
 
     #[test]
     fn nothing_is_handed_out_twice() {

@@ -1,13 +1,13 @@
 //! Memory on pages of 2 MiB, for a directory that is larger than the caches.
 //!
 //! With a million keys whoever looks one up waits about as long for the address of a line to be translated as
-//! for the line: 300 MB in pages of 4 KiB are more of them than the processor keeps translations of. So
+//! for the line: 270 MB in pages of 4 KiB are more of them than the processor keeps translations of. So
 //! what a look-up reads, buckets, snapshots and values, lies together here, in blocks for which the kernel
-//! is asked for large pages (`MADV_HUGEPAGE`, Linux; elsewhere, or where it has none to give, the blocks
+//! is asked for large pages (`MADV_HUGEPAGE`, Linux and Android; elsewhere, or where it has none to give, the blocks
 //! are ordinary memory and all else is the same).
 //!
 //! ```text
-//!  Blocks, one a directory ── 2 MiB each, from the global allocator
+//!  Blocks, one a directory ── 2 MiB each or more, from the global allocator
 //!    ├─ buckets of large segments                      given back with the directory
 //!    └─ runs of 16 KiB
 //!         Slots, eight a directory, each under a lock   slots are taken here; classes of 16 bytes
@@ -15,16 +15,18 @@
 //! ```
 //!
 //! Small directories have none of it: what they hold comes from the global allocator, one by one, and so does
-//! what is too large for a slot. [`Origin`] says which it was.
+//! what is too large for a slot. [`Origin`] says which it was. What a directory held before it was large stays where
+//! it is until it is replaced.
 //!
-//! A thread takes from the same slots each time if it can, and what came back last first: so a key that comes and goes
-//! uses memory that is still in the cache.
+//! A thread takes from the same slots each time if it can: so a key that comes and goes uses memory that is still in the
+//! cache. Before they take a new run it looks through all the others for what came back there, so that no memory is
+//! left to threads that have no more use for it.
 //!
 //! # What is given back when
 //!
-//! A slot is used again, for whatever is of its size. Blocks go back to the global allocator all together, when the
-//! directory is gone and the last slot with it: a directory that has held a million keys keeps the room for them,
-//! some 250 MB, as it keeps its buckets.
+//! A slot is used again, for whatever is of its size; it is never split, nor joined with another. Blocks go back to the
+//! global allocator all together, when the directory is gone and the last slot with it: a directory that has held a
+//! million keys keeps the room for them.
 //!
 //! # Why a slot is nobody else's
 //!
@@ -59,28 +61,36 @@ pub(crate) use blocks::Blocks;
 pub(crate) use shared::Shared;
 pub(crate) use slots::Origin;
 
-use slots::Slots;
+use slots::{Class, Slots};
 
 /// Bytes that slots take from the blocks at a time; what is as large itself may come from there as well.
 pub(crate) const RUN: usize = if cfg!(afterwrite_loom) { 64 } else { 16 << 10 };
 
 /// Slots that a directory has, so that as many threads take some at the same time; a power of two.
-const LANES: usize = if cfg!(afterwrite_loom) { 2 } else { 8 };
+const PARTS: usize = if cfg!(afterwrite_loom) { 2 } else { 8 };
+
+/// Slots, once there are any, and their lock.
+type Part = CachePadded<Mutex<Option<Box<Slots>>>>;
 
 /// A directory's memory. Takes some itself only once it is asked for some.
 pub(crate) struct Arena {
     blocks: Arc<Blocks>,
-    lanes: [CachePadded<Mutex<Option<Box<Slots>>>>; LANES],
+    parts: [Part; PARTS],
 }
 
 /// Where memory comes from: slots of one's own for a while, or the global allocator alone.
-pub(crate) struct Memory<'a>(Option<MutexGuard<'a, Option<Box<Slots>>>>);
+pub(crate) struct Memory<'a>(Option<Own<'a>>);
+
+struct Own<'a> {
+    arena: &'a Arena,
+    slots: MutexGuard<'a, Option<Box<Slots>>>,
+}
 
 impl Arena {
     pub(crate) fn new() -> Self {
         Self {
             blocks: Arc::new(Blocks::new()),
-            lanes: std::array::from_fn(|_| CachePadded::new(Mutex::new(None))),
+            parts: std::array::from_fn(|_| Part::default()),
         }
     }
 
@@ -91,12 +101,15 @@ impl Arena {
     /// Slots to take from and give back to, for as long as the result lives. Blocks while more threads have some
     /// than there are.
     pub(crate) fn memory(&self) -> Memory<'_> {
-        let own = thread_number();
-        let lane = |n: usize| &self.lanes[(own + n) % LANES];
-        let free = (0..LANES).find_map(|n| lane(n).try_lock());
-        let mut slots = free.unwrap_or_else(|| lane(0).lock());
-        slots.get_or_insert_with(|| Box::new(Slots::new(self.blocks.clone())));
-        Memory(Some(slots))
+        self.memory_of(thread_number())
+    }
+
+    /// As for the thread of this number.
+    fn memory_of(&self, own: usize) -> Memory<'_> {
+        let part = |n: usize| &self.parts[own.wrapping_add(n) % PARTS];
+        let free = (0..PARTS).find_map(|n| part(n).try_lock());
+        let slots = free.unwrap_or_else(|| part(0).lock());
+        Memory(Some(Own { arena: self, slots }))
     }
 }
 
@@ -104,7 +117,12 @@ impl Arena {
 impl Arena {
     /// All slots at once, so that nobody else takes any.
     pub(crate) fn lock_all(&self) -> Vec<Memory<'_>> {
-        (0..LANES).map(|_| self.memory()).collect()
+        let mut all = Vec::new();
+        for part in &self.parts {
+            let slots = part.lock();
+            all.push(Memory(Some(Own { arena: self, slots })));
+        }
+        all
     }
 }
 
@@ -117,13 +135,14 @@ impl Memory<'_> {
     /// Memory of this layout, which is not of size zero: a slot, if it has any and one fits, or else from the global
     /// allocator. Ends the process if there is none, as `Box` does.
     pub(crate) fn allocate(&mut self, layout: Layout) -> (NonNull<u8>, Origin) {
-        if let Some(slots) = self.slots()
-            && let Some(slot) = slots.take(layout)
+        assert!(layout.size() > 0, "something");
+        if let Some(own) = &mut self.0
+            && let Some(class) = Class::of(layout)
+            && let Some(slot) = own.take(class)
         {
-            return (slot, slots.origin());
+            return slot;
         }
-        debug_assert!(layout.size() > 0);
-        // SAFETY: not of size zero, as the caller promises.
+        // SAFETY: not of size zero.
         match NonNull::new(unsafe { alloc::alloc(layout) }) {
             Some(memory) => (memory, Origin::GLOBAL),
             None => handle_alloc_error(layout),
@@ -138,15 +157,34 @@ impl Memory<'_> {
     pub(crate) unsafe fn free(&mut self, origin: Origin, memory: NonNull<u8>, layout: Layout) {
         // SAFETY: as the caller promises.
         unsafe {
-            match self.slots() {
+            let own = self.0.as_mut().and_then(|own| own.slots.as_mut());
+            match own {
                 Some(slots) if slots.owns(origin) => slots.give_back(memory, layout),
                 _ => origin.free(memory, layout),
             }
         }
     }
+}
 
-    fn slots(&mut self) -> Option<&mut Slots> {
-        self.0.as_mut()?.as_deref_mut()
+impl Own<'_> {
+    /// A slot that was in use before, or else one that was not; `None` if there is no memory.
+    fn take(&mut self, class: Class) -> Option<(NonNull<u8>, Origin)> {
+        let blocks = &self.arena.blocks;
+        let slots = (self.slots).get_or_insert_with(|| Box::new(Slots::new(blocks.clone())));
+        if let Some(slot) = slots.take(class) {
+            return Some((slot, slots.origin()));
+        }
+        // Once for each run, or there is something to be found: one's own lock is among those that are taken.
+        for part in &self.arena.parts {
+            if let Some(mut others) = part.try_lock()
+                && let Some(others) = others.as_mut()
+                && let Some(slot) = others.take_used(class)
+            {
+                return Some((slot, others.origin()));
+            }
+        }
+        slots.refill()?;
+        Some((slots.take(class)?, slots.origin()))
     }
 }
 
@@ -161,7 +199,7 @@ fn thread_number() -> usize {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Relaxed));
-    // A thread that is ending has no number any more.
+    // A thread that is ending may have no number any more.
     NUMBER.try_with(|number| *number).unwrap_or(0)
 }
 

@@ -70,6 +70,15 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Uses a slot once more, and gives it back with the lock of whoever takes.
+    pub fn give_back(&self, slot: Slot) {
+        slot.watched.0.with_mut(|_| ());
+        // SAFETY: from `allocate` with this layout and origin, and used no more.
+        unsafe { (self.arena.memory()).free(slot.origin, slot.memory, LAYOUT) };
+    }
+}
+
 impl Slot {
     /// Uses it once more, and gives it back from whatever thread.
     pub fn give_back(self) {

@@ -33,9 +33,13 @@ unsafe impl<V: Send + Sync> Send for Shared<V> {}
 // SAFETY: as above; a shared handle can be cloned into one of one's own.
 unsafe impl<V: Send + Sync> Sync for Shared<V> {}
 
-impl<V> std::panic::UnwindSafe for Shared<V> where V: std::panic::RefUnwindSafe {}
+/// To move a handle moves no value.
+impl<V> Unpin for Shared<V> {}
 
 impl<V> Shared<V> {
+    /// Bytes that stand before the value, and are touched by whoever counts.
+    pub(crate) const BEFORE: usize = offset_of!(Inner<V>, value);
+
     /// A value in memory of its own.
     #[cfg(any(test, afterwrite_loom))]
     pub(crate) fn new(value: V) -> Self {
@@ -81,7 +85,7 @@ impl<V> Shared<V> {
     pub(crate) unsafe fn from_raw(value: NonNull<V>) -> Self {
         Self {
             // SAFETY: it lies inside of what was allocated, as far behind its beginning.
-            inner: unsafe { value.byte_sub(offset_of!(Inner<V>, value)) }.cast(),
+            inner: unsafe { value.byte_sub(Self::BEFORE) }.cast(),
             _owns: PhantomData,
         }
     }
@@ -134,8 +138,8 @@ impl<V> Drop for Shared<V> {
 #[cold]
 #[inline(never)]
 unsafe fn end<V>(inner: NonNull<Inner<V>>) {
-    struct Memory<V>(NonNull<Inner<V>>, Origin);
-    impl<V> Drop for Memory<V> {
+    struct GiveBack<V>(NonNull<Inner<V>>, Origin);
+    impl<V> Drop for GiveBack<V> {
         fn drop(&mut self) {
             // SAFETY: allocated by `new_in` with this layout and origin; its value is gone.
             unsafe { self.1.free(self.0.cast(), Layout::new::<Inner<V>>()) };
@@ -143,7 +147,7 @@ unsafe fn end<V>(inner: NonNull<Inner<V>>) {
     }
     // SAFETY: nobody else is left.
     unsafe {
-        let _memory = Memory(inner, inner.as_ref().origin);
+        let _memory = GiveBack(inner, inner.as_ref().origin);
         inner.drop_in_place();
     }
 }

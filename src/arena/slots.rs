@@ -7,7 +7,7 @@ use std::ptr::{NonNull, null, null_mut};
 use super::{Blocks, RUN};
 use crate::sync::order;
 use crate::sync::witness::Witness;
-use crate::sync::{Arc, AtomicPtr, AtomicUsize, Ordering, alloc};
+use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering, alloc};
 
 /// Sizes are rounded up to this; it is the alignment as well.
 const GRAIN: usize = 16;
@@ -21,12 +21,15 @@ const CLASSES: usize = MAX / GRAIN;
 /// they don't pile up, and few, so that nobody has to sort a million of them at once.
 const LOOK: usize = 8;
 
+/// Slots of one size: how many grains they have, less one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Class(usize);
+
 /// A slot that is not in use.
 #[repr(C)]
 struct Free {
     next: *mut Free,
-    /// How many grains it has, less one.
-    class: usize,
+    class: Class,
 }
 
 const _: () = assert!(size_of::<Free>() <= GRAIN && align_of::<Free>() <= GRAIN);
@@ -38,7 +41,7 @@ struct List(*mut Free);
 pub(super) struct Slots {
     pool: NonNull<Pool>,
     /// How many were taken, less those that came back to here and not by way of the pool; wraps.
-    taken: usize,
+    taken: u64,
     /// What came back by the pool and was not looked at yet, the latest first.
     back: List,
     /// What came back, by class.
@@ -53,19 +56,25 @@ pub(super) struct Slots {
 struct Pool {
     /// The list of those that were, by any thread.
     back: AtomicPtr<Free>,
-    /// See the module's third argument; wraps.
-    outstanding: AtomicUsize,
+    /// See the module's third argument; wraps, and before its owner's end it is below zero by what ever came back here:
+    /// 64 bits, which no process counts through.
+    outstanding: AtomicU64,
     witness: Witness,
     /// Keeps the memory.
-    _blocks: Arc<Blocks>,
+    blocks: Arc<Blocks>,
 }
 
 /// Where memory came from: a pool, or the global allocator.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin(*const Pool);
 
-// SAFETY: it owns its lists and what is fresh; the pool's fields are atomics.
+// SAFETY: it owns its lists and what is fresh; the pool is shared, as it may be.
 unsafe impl Send for Slots {}
+
+const _: () = {
+    const fn is_shared<P: Send + Sync>() {}
+    is_shared::<Pool>()
+};
 
 impl Origin {
     /// The global allocator.
@@ -83,23 +92,23 @@ impl Origin {
             return unsafe { alloc::dealloc(memory.as_ptr(), layout) };
         };
         // SAFETY: a slot, and nobody else's.
-        let slot = unsafe { Free::write(memory, class(layout.size())) };
+        let slot = unsafe { Free::write(memory, Class::of_bytes(layout.size())) };
         // SAFETY: while a slot is out its pool lives, and this one is until it is counted.
         let back = unsafe { &pool.as_ref().back };
-        // As it nearly always is. Not a load: the checker remembers one access only, and would take that for the one
-        // that a taker's may race with.
+        // As it is where keys come and go. Not a load: the checker remembers one access only, and would take that for the
+        // one that a taker's may race with.
         let mut head = null_mut();
         loop {
             // SAFETY: still nobody else's.
             unsafe { (*slot.as_ptr()).next = head };
-            let (this, ordering) = (slot.as_ptr(), order::slot_give());
-            match back.compare_exchange_weak(head, this, ordering, Ordering::Relaxed) {
+            let (first, ordering) = (slot.as_ptr(), order::slot_give());
+            match back.compare_exchange_weak(head, first, ordering, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => head = now,
             }
         }
         // SAFETY: a slot that is out, counted once.
-        unsafe { Pool::settle(pool, 1_usize.wrapping_neg()) };
+        unsafe { Pool::settle(pool, 1_u64.wrapping_neg()) };
     }
 }
 
@@ -110,7 +119,7 @@ impl Pool {
     ///
     /// The caller takes back one slot that was out, or is the owner and adds all that it took; afterwards it
     /// does not touch the pool.
-    unsafe fn settle(pool: NonNull<Self>, by: usize) {
+    unsafe fn settle(pool: NonNull<Self>, by: u64) {
         // SAFETY: alive, since what the caller stands for was not counted yet.
         let this = unsafe { pool.as_ref() };
         this.witness.check();
@@ -128,9 +137,9 @@ impl Slots {
     pub(super) fn new(blocks: Arc<Blocks>) -> Self {
         let pool = Box::new(Pool {
             back: AtomicPtr::new(null_mut()),
-            outstanding: AtomicUsize::new(0),
+            outstanding: AtomicU64::new(0),
             witness: Witness::new(),
-            _blocks: blocks,
+            blocks,
         });
         Self {
             pool: NonNull::from(Box::leak(pool)),
@@ -156,32 +165,65 @@ impl Slots {
     ///
     /// # Safety
     ///
-    /// It is from [`take`](Self::take) of these slots and the same layout, and nobody uses it any more.
+    /// It is of these slots, for the same layout, and nobody uses it any more.
     pub(super) unsafe fn give_back(&mut self, memory: NonNull<u8>, layout: Layout) {
-        let class = class(layout.size());
+        let class = Class::of_bytes(layout.size());
         // SAFETY: a slot of this class, and nobody else's.
-        self.free[class].push(unsafe { Free::write(memory, class) });
+        self.free[class.0].push(unsafe { Free::write(memory, class) });
         self.taken = self.taken.wrapping_sub(1);
     }
 
-    /// A slot for this layout; `None` if it is too large for one, or there is no memory.
-    pub(super) fn take(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        if layout.size() > MAX || layout.align() > GRAIN {
+    /// A slot that was in use before, or else one of the latest run; `None` if it is used up.
+    pub(super) fn take(&mut self, class: Class) -> Option<NonNull<u8>> {
+        self.take_used(class).or_else(|| self.take_fresh(class))
+    }
+
+    /// A slot that was in use before: first what others gave back, so that it does not pile up; of each list the latest,
+    /// which is the likeliest to be in the cache.
+    pub(super) fn take_used(&mut self, class: Class) -> Option<NonNull<u8>> {
+        // Whoever uses one that came back is to be found out: none is used again.
+        if cfg!(afterwrite_asan) {
             return None;
         }
-        let class = class(layout.size());
-        // What came back last is the likeliest to be in the cache.
-        let slot = match self.look(class).or_else(|| self.free[class].pop()) {
-            Some(slot) => slot.cast(),
-            None => self.fresh(class)?,
-        };
+        let slot = self.look(class).or_else(|| self.free[class.0].pop())?;
+        Some(self.taken(slot.cast(), class))
+    }
+
+    /// A slot that was never in use.
+    fn take_fresh(&mut self, class: Class) -> Option<NonNull<u8>> {
+        if class.bytes() > self.left {
+            return None;
+        }
+        let slot = NonNull::new(self.fresh)?;
+        self.left -= class.bytes();
+        // SAFETY: as many were left.
+        self.fresh = unsafe { self.fresh.add(class.bytes()) };
+        Some(self.taken(slot, class))
+    }
+
+    fn taken(&mut self, slot: NonNull<u8>, class: Class) -> NonNull<u8> {
         sanitizer::allow(slot, class);
         self.taken = self.taken.wrapping_add(1);
-        Some(slot)
+        slot
+    }
+
+    /// Takes a new run; `None` if there is no memory.
+    pub(super) fn refill(&mut self) -> Option<()> {
+        // SAFETY: it lives until the owner says that it has gone.
+        let run = unsafe { &self.pool.as_ref().blocks }.take(RUN)?;
+        if let Some(rest) = NonNull::new(self.fresh)
+            && self.left > 0
+        {
+            let class = Class::of_bytes(self.left);
+            // SAFETY: as many grains are left, at least one, of a run that is ours.
+            self.free[class.0].push(unsafe { Free::write(rest, class) });
+        }
+        (self.fresh, self.left) = (run.as_ptr(), RUN);
+        Some(())
     }
 
     /// A slot of this class among those that came back, if there is one among the next few.
-    fn look(&mut self, class: usize) -> Option<NonNull<Free>> {
+    fn look(&mut self, class: Class) -> Option<NonNull<Free>> {
         if self.back.0.is_null() {
             // SAFETY: it lives until the owner says that it has gone.
             let back = unsafe { &self.pool.as_ref().back };
@@ -197,31 +239,9 @@ impl Slots {
             if found == class {
                 return Some(slot);
             }
-            self.free[found].push(slot);
+            self.free[found.0].push(slot);
         }
         None
-    }
-
-    /// A slot of this class that was never in use.
-    fn fresh(&mut self, class: usize) -> Option<NonNull<u8>> {
-        let size = size(class);
-        if size > self.left {
-            // SAFETY: it lives until the owner says that it has gone.
-            let run = unsafe { &self.pool.as_ref()._blocks }.take(RUN)?;
-            if let Some(rest) = NonNull::new(self.fresh)
-                && self.left > 0
-            {
-                let class = self::class(self.left);
-                // SAFETY: as many grains are left, at least one, of a run that is ours.
-                self.free[class].push(unsafe { Free::write(rest, class) });
-            }
-            (self.fresh, self.left) = (run.as_ptr(), RUN);
-        }
-        let slot = NonNull::new(self.fresh)?;
-        self.left -= size;
-        // SAFETY: as many were left.
-        self.fresh = unsafe { self.fresh.add(size) };
-        Some(slot)
     }
 }
 
@@ -238,7 +258,7 @@ impl Free {
     /// # Safety
     ///
     /// It is of this class, and nobody else's.
-    unsafe fn write(slot: NonNull<u8>, class: usize) -> NonNull<Self> {
+    unsafe fn write(slot: NonNull<u8>, class: Class) -> NonNull<Self> {
         let free = slot.cast::<Self>();
         let next = null_mut();
         // SAFETY: every slot is large enough and aligned.
@@ -266,7 +286,7 @@ impl List {
 /// A slot that is not in use is nobody's, for AddressSanitizer as well: but for what its list says in it.
 #[cfg(afterwrite_asan)]
 mod sanitizer {
-    use super::{Free, size};
+    use super::{Class, Free};
     use std::ffi::c_void;
     use std::ptr::NonNull;
 
@@ -275,35 +295,44 @@ mod sanitizer {
         fn __asan_unpoison_memory_region(address: *const c_void, size: usize);
     }
 
-    pub(super) fn forbid(slot: NonNull<u8>, class: usize) {
+    pub(super) fn forbid(slot: NonNull<u8>, class: Class) {
         let rest = slot.as_ptr().wrapping_add(size_of::<Free>());
         // SAFETY: memory of ours, which only the sanitizer keeps books of.
-        unsafe { __asan_poison_memory_region(rest.cast(), size(class) - size_of::<Free>()) };
+        unsafe { __asan_poison_memory_region(rest.cast(), class.bytes() - size_of::<Free>()) };
     }
 
-    pub(super) fn allow(slot: NonNull<u8>, class: usize) {
+    pub(super) fn allow(slot: NonNull<u8>, class: Class) {
         // SAFETY: as above.
-        unsafe { __asan_unpoison_memory_region(slot.as_ptr().cast(), size(class)) };
+        unsafe { __asan_unpoison_memory_region(slot.as_ptr().cast(), class.bytes()) };
     }
 }
 
 #[cfg(not(afterwrite_asan))]
 mod sanitizer {
+    use super::Class;
     use std::ptr::NonNull;
 
-    pub(super) fn forbid(_: NonNull<u8>, _: usize) {}
+    pub(super) fn forbid(_: NonNull<u8>, _: Class) {}
 
-    pub(super) fn allow(_: NonNull<u8>, _: usize) {}
+    pub(super) fn allow(_: NonNull<u8>, _: Class) {}
 }
 
-/// The class of slots for so many bytes, at least one and at most [`MAX`].
-fn class(bytes: usize) -> usize {
-    bytes.div_ceil(GRAIN) - 1
-}
+impl Class {
+    /// That of slots for this layout, which is not of size zero; `None` if it does not fit into any.
+    pub(super) fn of(layout: Layout) -> Option<Self> {
+        let fits = layout.size() <= MAX && layout.align() <= GRAIN;
+        fits.then(|| Self::of_bytes(layout.size()))
+    }
 
-/// How many bytes a slot of this class has.
-fn size(class: usize) -> usize {
-    (class + 1) * GRAIN
+    /// That of slots for so many bytes, at least one and at most [`MAX`].
+    fn of_bytes(bytes: usize) -> Self {
+        Self(bytes.div_ceil(GRAIN) - 1)
+    }
+
+    /// How many bytes a slot has.
+    fn bytes(self) -> usize {
+        (self.0 + 1) * GRAIN
+    }
 }
 
 impl fmt::Debug for Slots {

@@ -95,6 +95,7 @@ fn each_piece_is_its_owners_alone() {
 }
 
 #[test]
+#[cfg_attr(afterwrite_asan, ignore = "nothing is used again")]
 fn what_came_back_is_used_again_before_anything_new() {
     let arena = Arena::new();
     for with_lock in [true, false] {
@@ -112,6 +113,7 @@ fn what_came_back_is_used_again_before_anything_new() {
 }
 
 #[test]
+#[cfg_attr(afterwrite_asan, ignore = "nothing is used again")]
 fn who_comes_and_goes_needs_no_more_and_more() {
     let arena = Arena::new();
     // As many in use at any time as one block holds several times over.
@@ -150,13 +152,14 @@ fn what_is_too_large_is_of_the_global_allocator() {
 }
 
 #[test]
-fn a_busy_lane_is_passed_by() {
+#[cfg_attr(afterwrite_asan, ignore = "nothing is used again")]
+fn a_busy_part_is_passed_by() {
     let arena = Arena::new();
     let mut first = arena.memory();
     let mut second = arena.memory();
     let one = Piece::new(&mut first, 100, 1);
     let two = Piece::new(&mut second, 100, 2);
-    // To the lane that it is not of: found again by its own.
+    // To the part that it is not of: found again by its own.
     let at = one.address();
     one.give_back(Some(&mut second));
     two.give_back(Some(&mut first));
@@ -166,6 +169,7 @@ fn a_busy_lane_is_passed_by() {
 }
 
 #[test]
+#[cfg_attr(afterwrite_asan, ignore = "nothing is used again")]
 fn pieces_come_back_from_other_threads() {
     let arena = Arena::new();
     thread::scope(|scope| {
@@ -230,6 +234,7 @@ fn a_plain_pointer_stands_for_a_handle() {
 }
 
 #[test]
+#[cfg_attr(afterwrite_asan, ignore = "nothing is used again")]
 fn a_value_whose_drop_panics_gives_its_memory_back() {
     struct Panics<'a>(&'a AtomicBool);
     impl Drop for Panics<'_> {
@@ -245,4 +250,115 @@ fn a_value_whose_drop_panics_gives_its_memory_back() {
     panics.store(false, Relaxed);
     let next = Shared::new_in(&mut arena.memory(), Panics(&panics));
     assert_eq!(Shared::as_ptr(&next), at);
+}
+
+#[test]
+fn threads_one_after_the_other_share_their_memory() {
+    let arena = Arena::new();
+    for _ in 0..2 * PARTS {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let piece = |_| Piece::new(&mut arena.memory(), 240, 1);
+                let pieces: Vec<_> = (0..8_000).map(piece).collect();
+                pieces.into_iter().for_each(|piece| piece.give_back(None));
+            });
+        });
+    }
+    let limit = if cfg!(afterwrite_asan) {
+        64 << 20
+    } else {
+        2 << 20
+    };
+    assert!(arena.blocks().bytes() <= limit);
+}
+
+#[test]
+fn the_memory_goes_with_the_last_piece() {
+    let arena = Arena::new();
+    let blocks = Arc::downgrade(&arena.blocks);
+    let mut memory = arena.memory();
+    let [one, two, three] = [1, 2, 3].map(|mark| Piece::new(&mut memory, 100, mark));
+    one.give_back(Some(&mut memory));
+    drop(memory);
+    two.give_back(None);
+    drop(arena);
+    assert_eq!(blocks.strong_count(), 1, "one is out");
+    three.give_back(None);
+    assert_eq!(blocks.strong_count(), 0);
+}
+
+#[test]
+#[cfg_attr(afterwrite_asan, ignore = "nothing is used again")]
+fn what_is_left_of_a_run_is_used() {
+    const SIZE: usize = 304;
+    let arena = Arena::new();
+    let mut memory = arena.memory();
+    let pieces: Vec<_> = (0..=RUN / SIZE)
+        .map(|_| Piece::new(&mut memory, SIZE, 1))
+        .collect();
+    let rest = Piece::new(&mut memory, RUN % SIZE, 2);
+    assert_eq!(rest.address(), pieces[0].address() + RUN / SIZE * SIZE);
+    for piece in pieces.into_iter().chain([rest]) {
+        piece.give_back(Some(&mut memory));
+    }
+}
+
+#[test]
+fn who_finds_all_parts_taken_waits_for_one() {
+    let arena = Arena::new();
+    let all = arena.lock_all();
+    thread::scope(|scope| {
+        let (at_it, begins) = sync_channel(0);
+        let waiting = scope.spawn({
+            let arena = &arena;
+            move || {
+                at_it.send(()).expect("the other one listens");
+                Piece::new(&mut arena.memory(), 100, 1).give_back(None);
+            }
+        });
+        begins.recv().expect("it begins");
+        drop(all);
+        waiting.join().expect("it gets one");
+    });
+}
+
+#[test]
+fn threads_take_from_parts_of_their_own() {
+    let arena = Arena::new();
+    let run = |piece: &Piece| piece.address() / RUN;
+    let pieces = [0, 1, 0, 1].map(|own| Piece::new(&mut arena.memory_of(own), 100, 1));
+    assert_eq!(run(&pieces[0]), run(&pieces[2]));
+    assert_eq!(run(&pieces[1]), run(&pieces[3]));
+    assert_ne!(run(&pieces[0]), run(&pieces[1]));
+    pieces.into_iter().for_each(|piece| piece.give_back(None));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_kernel_is_asked_for_large_pages() {
+    let arena = Arena::new();
+    let piece = Piece::new(&mut arena.memory(), 100, 1);
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("Linux has it");
+    let known = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+    // From a mapping's first line to that of its flags.
+    let mut holds = false;
+    let flags = maps.lines().find(|line| {
+        let range = line
+            .split(' ')
+            .next()
+            .and_then(|range| range.split_once('-'));
+        if let Some((from, to)) = range
+            && let (Ok(from), Ok(to)) = (
+                usize::from_str_radix(from, 16),
+                usize::from_str_radix(to, 16),
+            )
+        {
+            holds = (from..to).contains(&piece.address());
+        }
+        holds && line.starts_with("VmFlags:")
+    });
+    if let (Some(flags), true) = (flags, known) {
+        assert!(flags.split_whitespace().any(|flag| flag == "hg"), "{flags}");
+    }
+    piece.give_back(None);
 }

@@ -7,13 +7,15 @@
 //!
 //! A hint is fetched and nothing else: it may be of another key, while a writer is at work, or of
 //! memory that has been freed. So it needs no protection, and is 32 bits of an address; the rest is that
-//! of the snapshot, which comes from the same heap as a rule. Of what does not there is no hint.
+//! of the snapshot, which as a rule comes from the same blocks. A value from before the directory was large may lie
+//! elsewhere: of that there is no hint.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::sizes::WORDS;
 use super::snapshot::Snapshot;
+use crate::arena::Shared;
 use crate::sync::prefetch::prefetch;
 
 /// As many as are left of a cache line; a bucket holds six keys on average.
@@ -100,25 +102,15 @@ fn hint_of<V>(value: NonNull<V>, near: usize) -> u32 {
     }
 }
 
-/// The counts of an `Arc` lie before its value, and whoever finds it counts.
+/// A handle's count lies before its value, and whoever finds it counts.
 fn first_byte<V>(value: NonNull<V>) -> *const u8 {
-    const COUNTS: usize = 2 * size_of::<usize>();
-    const {
-        assert!(
-            align_of::<V>() <= COUNTS,
-            "they would lie further before it"
-        )
-    };
-    value
-        .as_ptr()
-        .cast::<u8>()
-        .cast_const()
-        .wrapping_sub(COUNTS)
+    let value = value.as_ptr().cast::<u8>().cast_const();
+    value.wrapping_sub(Shared::<V>::BEFORE)
 }
 
-/// How many lines a value with its counts lies on, at most.
+/// How many lines a value with its count lies on, at most.
 const fn lines_of<V>() -> usize {
-    (2 * size_of::<usize>() + size_of::<V>()).div_ceil(LINE) + 1
+    (Shared::<V>::BEFORE + size_of::<V>()).div_ceil(LINE) + 1
 }
 
 #[cfg(all(test, not(afterwrite_loom)))]

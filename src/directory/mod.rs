@@ -20,8 +20,9 @@
 //!
 //! A stripe grows by linear hashing: when it holds more than six keys a bucket, the insert that made
 //! it so shares out the keys of one bucket between it and a new one. No insert ever moves more
-//! than a bucket, and no reader waits for one that does. A stripe never shrinks: a directory that has
-//! held a million keys keeps its 170,000 empty buckets, 11 MB, until it is dropped.
+//! than a bucket, and no reader waits for one that does. A stripe never shrinks, and the memory that a
+//! large directory had from its [arena](crate::arena) stays its own: one that has held a million keys keeps its
+//! 170,000 empty buckets, up to 17 MB, and the room for snapshots and values, some 250 MB, until it is dropped.
 //!
 //! # The protocol
 //!
@@ -76,7 +77,8 @@
 //! # What frees what
 //!
 //! A reader inside the cell's protection counts on its snapshot, in which the values are plain pointers.
-//! [`graveyard`] keeps both for as long as needed, and its writers do all the freeing. Readers
+//! [`graveyard`] keeps both for as long as needed, and its writers do all the freeing; but a removed value is freed by
+//! whoever drops its last handle, without a lock, and all blocks of the arena by the last one of all. Readers
 //! allocate nothing either, but for one thing of arc-swap's: a thread's first look at any cell may
 //! allocate the slots that it protects what it reads with, once in that thread's life. Whoever minds does a
 //! [`Directory::get`] of a key that is there as the thread starts.
@@ -84,7 +86,8 @@
 //! # What is proved how
 //!
 //! The models in `loom-tests` run this code with one stripe, two tags a word, splits at two keys, and an atomic
-//! pointer in arc-swap's place, whose orderings are weaker. Each ordering in [`order`], the
+//! pointer in arc-swap's place, whose orderings are weaker, and the global allocator in the arena's, which has
+//! models of its own. Each ordering in [`order`], the
 //! order of S2 and S3, and step 4 have a planted fault that fails a model. arc-swap itself and
 //! the graveyard are left to the stress tests, with three of arc-swap's strategies, and to AddressSanitizer and
 //! ThreadSanitizer.
@@ -219,7 +222,8 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
     /// new value, and no [`remove_if`](Self::remove_if) comes between: this is where a caller pins the value.
     /// The made value's key must be `key`.
     ///
-    /// Blocks while another writer of the stripe is at work. An error of `make` is passed on and leaves
+    /// Blocks while another writer of the stripe is at work, and in a large directory also while more than eight writers
+    /// are, or one has a new block made. An error of `make` is passed on and leaves
     /// nothing behind, as does a panic in either closure.
     pub(crate) fn get_or_insert_with<R, E>(
         &self,

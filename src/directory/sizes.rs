@@ -27,7 +27,7 @@ pub(super) const MAX_BUCKETS: u32 = FIRST_SEGMENT * ((1 << SEGMENTS) - 1);
 /// With more buckets than this a stripe is one of a directory, of some 65,000 keys, that outgrows the nearer
 /// caches, so that fetching ahead pays. Few in tests, so that they come there.
 pub(super) const LARGE: u32 = if cfg!(any(test, afterwrite_loom)) {
-    FIRST_SEGMENT
+    2 * FIRST_SEGMENT
 } else {
     (65_536 / STRIPES / KEYS_PER_BUCKET) as u32
 };

@@ -1,12 +1,12 @@
 //! What a bucket holds at one moment: immutable, counted, in one allocation.
 //!
 //! ```text
-//!   ┌───────┬─────┬───────────────────────────┬────────────────────┐
-//!   │ count │ len │ fingerprints, padded to 8 │ pointers to values │
-//!   └───────┴─────┴───────────────────────────┴────────────────────┘
+//!   ┌───────┬─────┬────────┬───────────────────────────┬────────────────────┐
+//!   │ count │ len │ origin │ fingerprints, padded to 8 │ pointers to values │
+//!   └───────┴─────┴────────┴───────────────────────────┴────────────────────┘
 //! ```
 //!
-//! **The values are not counted.** A copy of a snapshot that cloned an `Arc` an entry would touch
+//! **The values are not counted.** A copy of a snapshot that cloned a handle an entry would touch
 //! every value's count, a cache miss each. The directory owns one count a value, however many
 //! snapshots point to it, and the [graveyard](super::graveyard) says when it may be given back.
 //!
@@ -55,8 +55,8 @@ pub(crate) struct Snapshot<V> {
     header: NonNull<Header<V>>,
 }
 
-// SAFETY: a handle gives shared access to values and lets them be cloned as `Arc`s, and so dropped
-// on its thread: both bounds, as for `Arc`. The count is atomic, all else is never written again.
+// SAFETY: a handle gives shared access to values and lets them be cloned as `Shared`, and so dropped
+// on its thread: both bounds, as for `Shared`. The count is atomic, all else is never written again.
 unsafe impl<V: Send + Sync> Send for Snapshot<V> {}
 // SAFETY: as above; a shared handle can be cloned into one of one's own.
 unsafe impl<V: Send + Sync> Sync for Snapshot<V> {}

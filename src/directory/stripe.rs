@@ -57,7 +57,8 @@ struct Table<C> {
 pub(crate) type WriterGuard<'a, V> = crate::sync::MutexGuard<'a, Locked<V>>;
 
 impl<V> Locked<V> {
-    /// Where snapshots and values come from, and go: the arena once the directory is soon a large one.
+    /// Where snapshots and values come from, and go: the arena once this stripe is soon one of a large
+    /// directory.
     fn memory<'a>(&self, arena: &'a Arena) -> Memory<'a> {
         if self.buckets.is_soon_large() && !cfg!(afterwrite_loom) {
             arena.memory()
@@ -312,6 +313,15 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
     #[cfg(test)]
     pub(super) fn block_bytes(&self) -> usize {
         self.arena.blocks().bytes()
+    }
+
+    /// Whether the bucket and the snapshot of this fingerprint, and what is at `address`, lie in blocks.
+    #[cfg(test)]
+    pub(super) fn are_in_blocks(&self, fingerprint: Fingerprint, address: usize) -> [bool; 3] {
+        let bucket = self.table.bucket(fingerprint.bucket(self.table.buckets()));
+        let snapshot = (bucket.cell()).read(|it| it.map_or(0, |it| it.as_raw().addr()));
+        let bucket = std::ptr::from_ref(bucket).addr();
+        [bucket, snapshot, address].map(|address| self.arena.blocks().contain(address))
     }
 
     /// Keeps all writers out.

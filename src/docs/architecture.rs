@@ -33,6 +33,11 @@
 //! wrong hint costs a fetch, and the snapshot alone decides. Stripes grow by linear hashing, a bucket at a
 //! time, and never shrink. Writers lock their stripe; readers lock nothing.
 //!
+//! With a million keys a look-up waits about as long for addresses to be translated as for what is there. So topics
+//! and snapshots that are made beyond some 32,000 keys, and buckets beyond some 100,000, come from an *arena*:
+//! blocks of 2 MiB or more from the global allocator, for which Linux is asked for large pages. Who takes a slot locks a
+//! part of the arena, as writers alone do; who gives one back locks nothing.
+//!
 //! # The topic
 //!
 //! One key. Its *turn* is one word, which counts pushes and losses (the *ticket*) and says who is at

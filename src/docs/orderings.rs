@@ -1,7 +1,7 @@
 //! The memory orderings of the registry and the watermark, and why they suffice.
 //!
 //! Orderings above `Relaxed` are named functions that say which operation they order and which one it
-//! pairs with: in `sync/order.rs` for the topic, the mailbox and the shard, in `directory/order.rs` and
+//! pairs with: in `sync/order.rs` for the topic, the mailbox, the shard and the arena, in `directory/order.rs` and
 //! `gate/watermark/order.rs` for those. Only the count of a directory's snapshot, which is that of an
 //! `Arc`, has its orderings in place. None of them is `SeqCst`, and there is no fence: handshakes are
 //! read-modify-writes on one location, whose single modification order carries the argument, and which
@@ -27,8 +27,9 @@
 //! # Publication
 //!
 //! The rest are pairs of a release and an acquire: a payload and its stamp, a slot and its clearing, a
-//! new chunk and its link, a bucket and the number of buckets, a tag word and what it stands for, the
-//! push of a handed-over payload and the count of those that are still on their way.
+//! new chunk and its link, a bucket and the number of buckets, a tag word and what it stands for, a slot
+//! that is given back and the list that it is taken from, the last handle to a value and its end, the push of a
+//! handed-over payload and the count of those that are still on their way.
 //!
 //! # What each is worth
 //!

@@ -228,6 +228,7 @@ fn r3_handles_are_send_whatever_the_payload_shares() {
     type Payload = std::cell::Cell<u64>;
     send::<Subscription<Payload>>();
     sync::<Subscription<Payload>>();
+    send::<Subscription<std::marker::PhantomPinned>>();
     send::<Registry<Payload>>();
     sync::<Registry<Payload>>();
     send::<afterwrite::Key<Payload>>();
