@@ -20,24 +20,37 @@ pub struct Row {
 /// Subscribers that are counted together.
 const N: usize = 10_000;
 
+/// As many again, where a registry has its memory in blocks.
+const MANY: usize = 1_000_000;
+
 /// Bytes that `make` leaves allocated for each of `N`, the vector of its results included.
-fn each<S>(mut make: impl FnMut(usize) -> S) -> f64 {
+fn each<S>(make: impl FnMut(usize) -> S) -> f64 {
+    each_of(N, make)
+}
+
+/// As [`each`], for each of `n`.
+fn each_of<S>(n: usize, mut make: impl FnMut(usize) -> S) -> f64 {
     let before = live_bytes();
-    let mut standing = Vec::with_capacity(N);
-    standing.extend((0..N).map(&mut make));
+    let mut standing = Vec::with_capacity(n);
+    standing.extend((0..n).map(&mut make));
     let bytes = live_bytes() - before;
     drop(standing);
-    bytes as f64 / N as f64
+    bytes as f64 / n as f64
 }
 
 fn ours<T: Clone + Send + 'static>(options: SubscribeOptions, same_key: bool) -> f64 {
+    ours_of::<T>(options, N, if same_key { 1 } else { N })
+}
+
+/// `n` subscribers over as many keys as `keys`.
+fn ours_of<T: Clone + Send + 'static>(options: SubscribeOptions, n: usize, keys: usize) -> f64 {
     let registry: Registry<T> = Registry::builder()
         .workers(1)
         .hash_seed(1)
         .build()
         .expect("the settings are in range");
-    let keys = input::keys(if same_key { 1 } else { N });
-    each(|n| {
+    let keys = input::keys(keys);
+    each_of(n, |n| {
         registry
             .subscribe_with(&keys[n % keys.len()], options)
             .expect("there is no cap")
@@ -100,6 +113,19 @@ pub fn rows() -> Vec<Row> {
             own,
             "tokio broadcast",
             each(|_| tokio::sync::broadcast::channel::<u64>(BUFFER)),
+        ),
+        row(
+            "idle subscriber, one of a million keys, u64",
+            "afterwrite",
+            ours_of::<u64>(plain, MANY, MANY),
+        ),
+        row(
+            "idle subscriber, one of a million keys, u64",
+            "reference",
+            {
+                let keys = input::keys(MANY);
+                each_of(MANY, |n| reference.subscribe(&keys[n], BUFFER))
+            },
         ),
         row(
             "idle subscriber, same key, ()",

@@ -134,18 +134,11 @@ impl Memory<'_> {
 
     /// Memory of this layout, which is not of size zero: a slot, if it has any and one fits, or else from the global
     /// allocator. Ends the process if there is none, as `Box` does.
+    #[inline]
     pub(crate) fn allocate(&mut self, layout: Layout) -> (NonNull<u8>, Origin) {
-        assert!(layout.size() > 0, "something");
-        if let Some(own) = &mut self.0
-            && let Some(class) = Class::of(layout)
-            && let Some(slot) = own.take(class)
-        {
-            return slot;
-        }
-        // SAFETY: not of size zero.
-        match NonNull::new(unsafe { alloc::alloc(layout) }) {
-            Some(memory) => (memory, Origin::GLOBAL),
-            None => handle_alloc_error(layout),
+        match &mut self.0 {
+            None => global(layout),
+            Some(own) => own.allocate(layout),
         }
     }
 
@@ -154,10 +147,11 @@ impl Memory<'_> {
     /// # Safety
     ///
     /// As for [`Origin::free`].
+    #[inline]
     pub(crate) unsafe fn free(&mut self, origin: Origin, memory: NonNull<u8>, layout: Layout) {
+        let own = self.0.as_mut().and_then(|own| own.slots.as_mut());
         // SAFETY: as the caller promises.
         unsafe {
-            let own = self.0.as_mut().and_then(|own| own.slots.as_mut());
             match own {
                 Some(slots) if slots.owns(origin) => slots.give_back(memory, layout),
                 _ => origin.free(memory, layout),
@@ -166,7 +160,23 @@ impl Memory<'_> {
     }
 }
 
+/// Memory from the global allocator.
+#[inline]
+fn global(layout: Layout) -> (NonNull<u8>, Origin) {
+    assert!(layout.size() > 0, "something");
+    // SAFETY: not of size zero.
+    match NonNull::new(unsafe { alloc::alloc(layout) }) {
+        Some(memory) => (memory, Origin::GLOBAL),
+        None => handle_alloc_error(layout),
+    }
+}
+
 impl Own<'_> {
+    fn allocate(&mut self, layout: Layout) -> (NonNull<u8>, Origin) {
+        let slot = Class::of(layout).and_then(|class| self.take(class));
+        slot.unwrap_or_else(|| global(layout))
+    }
+
     /// A slot that was in use before, or else one that was not; `None` if there is no memory.
     fn take(&mut self, class: Class) -> Option<(NonNull<u8>, Origin)> {
         let blocks = &self.arena.blocks;

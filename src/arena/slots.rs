@@ -86,15 +86,28 @@ impl Origin {
     ///
     /// It came with this origin, from [`Memory::allocate`](super::Memory::allocate) of the same layout, and nobody uses
     /// it any more.
+    #[inline]
     pub(crate) unsafe fn free(self, memory: NonNull<u8>, layout: Layout) {
-        let Some(pool) = NonNull::new(self.0.cast_mut()) else {
-            // SAFETY: from the global allocator, with this layout.
-            return unsafe { alloc::dealloc(memory.as_ptr(), layout) };
-        };
+        // SAFETY: as the caller promises.
+        unsafe {
+            match NonNull::new(self.0.cast_mut()) {
+                None => alloc::dealloc(memory.as_ptr(), layout),
+                Some(pool) => Pool::give_back(pool, memory, layout),
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// # Safety
+    ///
+    /// As for [`Origin::free`], of memory of this pool.
+    unsafe fn give_back(pool: NonNull<Self>, memory: NonNull<u8>, layout: Layout) {
         // SAFETY: a slot, and nobody else's.
         let slot = unsafe { Free::write(memory, Class::of_bytes(layout.size())) };
         // SAFETY: while a slot is out its pool lives, and this one is until it is counted.
-        let back = unsafe { &pool.as_ref().back };
+        let this = unsafe { pool.as_ref() };
+        this.witness.check();
         // As it is where keys come and go. Not a load: the checker remembers one access only, and would take that for the
         // one that a taker's may race with.
         let mut head = null_mut();
@@ -102,17 +115,18 @@ impl Origin {
             // SAFETY: still nobody else's.
             unsafe { (*slot.as_ptr()).next = head };
             let (first, ordering) = (slot.as_ptr(), order::slot_give());
-            match back.compare_exchange_weak(head, first, ordering, Ordering::Relaxed) {
+            match this
+                .back
+                .compare_exchange_weak(head, first, ordering, Ordering::Relaxed)
+            {
                 Ok(_) => break,
                 Err(now) => head = now,
             }
         }
         // SAFETY: a slot that is out, counted once.
-        unsafe { Pool::settle(pool, 1_u64.wrapping_neg()) };
+        unsafe { Self::settle(pool, 1_u64.wrapping_neg()) };
     }
-}
 
-impl Pool {
     /// Adds to what is outstanding; who brings that to zero frees the pool.
     ///
     /// # Safety

@@ -117,9 +117,7 @@ use stripe::Stripe;
 #[cfg(test)]
 use stripe::WriterGuard;
 
-#[cfg(test)]
-use crate::arena::Memory;
-use crate::arena::{Arena, Shared};
+use crate::arena::{Arena, Memory, Shared};
 use crate::sync::Arc;
 
 /// A value that knows its key.
@@ -229,7 +227,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
         &self,
         hash: KeyHash,
         key: &str,
-        make: impl FnOnce() -> Result<V, E>,
+        make: impl FnOnce(&mut Memory<'_>) -> Result<Shared<V>, E>,
         under_lock: impl FnOnce(&Shared<V>) -> R,
     ) -> Result<R, E> {
         self.stripe(hash)

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::hash::Buckets;
 use super::{Directory, KeyHash, Keyed};
-use crate::arena::Shared;
+use crate::arena::{Memory, Shared};
 use crate::sync::AtomicUsize;
 
 /// Every fault that can be planted into the directory; the models fail for each.
@@ -67,11 +67,12 @@ impl Model {
 
     /// Inserts `key` if it is not there, and pins it `pins` times, as a subscriber does.
     pub fn insert(&self, key: Key, pins: usize) {
-        let make = || {
-            Ok::<_, Infallible>(Value {
+        let make = |memory: &mut Memory<'_>| {
+            let value = Value {
                 key: key.name,
                 pins: AtomicUsize::new(0),
-            })
+            };
+            Ok::<_, Infallible>(Shared::new_in(memory, value))
         };
         let pin = |value: &Shared<Value>| {
             // Relaxed: the lock orders it, or nothing does.

@@ -112,13 +112,14 @@ where
                 .store(Announced::CHANGING, Ordering::Relaxed);
             let there = random(&mut state) % 5 < 3;
             if there {
-                let make = || {
+                let make = |memory: &mut Memory<'_>| {
                     count.fetch_add(1, Ordering::Relaxed);
-                    Ok::<_, Infallible>(Value {
+                    let value = Value {
                         key: name.to_owned(),
                         state: AtomicU64::new(ALIVE),
                         count: Arc::clone(&count),
-                    })
+                    };
+                    Ok::<_, Infallible>(Shared::new_in(memory, value))
                 };
                 let check = |value: &Shared<Value>| value.check(name);
                 let Ok(()) = directory.get_or_insert_with(hash(key), name, make, check);

@@ -194,7 +194,7 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
         &self,
         fingerprint: Fingerprint,
         key: &str,
-        make: impl FnOnce() -> Result<V, E>,
+        make: impl FnOnce(&mut Memory<'_>) -> Result<Shared<V>, E>,
         under_lock: impl FnOnce(&Shared<V>) -> R,
     ) -> Result<R, E> {
         // Before the lock, so that they are dropped after it, also when a closure panics.
@@ -211,9 +211,8 @@ impl<V: Keyed, C: SnapshotCell<V>> Stripe<V, C> {
             // SAFETY: as above; entries come from `Shared::into_raw`.
             return Ok(unsafe { with_shared(found, under_lock) });
         }
-        let made = make()?;
         let mut memory = locked.memory(&self.arena);
-        value = Shared::new_in(&mut memory, made);
+        value = make(&mut memory)?;
         // Before anybody can find it: what `under_lock` sets up is there for the first reader,
         // and if it panics nothing was inserted.
         let result = under_lock(&value);

@@ -50,9 +50,9 @@ fn insert<C: SnapshotCell<Topic>>(
     alive: &Arc<AtomicUsize>,
 ) -> bool {
     let mut made = false;
-    let make = || {
+    let make = |memory: &mut Memory<'_>| {
         made = true;
-        Ok::<_, Infallible>(Topic::new(key, alive))
+        Ok::<_, Infallible>(Shared::new_in(memory, Topic::new(key, alive)))
     };
     let Ok(()) = directory.get_or_insert_with(hash, key, make, |it| assert_eq!(it.key, key));
     made
@@ -321,10 +321,12 @@ fn a_refused_insert_leaves_nothing() {
     let directory = Directory::<Topic>::new();
     let alive = Arc::new(AtomicUsize::new(0));
     let hash = KeyHash::from_bits(1);
-    let refused = directory.get_or_insert_with(hash, "a", || Err("full"), |_| ());
+    let refused = directory.get_or_insert_with(hash, "a", |_: &mut Memory<'_>| Err("full"), |_| ());
     assert_eq!(refused, Err("full"));
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let make = || Ok::<_, Infallible>(Topic::new("a", &alive));
+        let make = |memory: &mut Memory<'_>| {
+            Ok::<_, Infallible>(Shared::new_in(memory, Topic::new("a", &alive)))
+        };
         directory.get_or_insert_with(hash, "a", make, |_| panic!("on purpose"))
     }));
     assert!(panicked.is_err());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::builder::{Limits, SubscribeOptions};
 use super::closing::Running;
 use super::key::Key;
-use crate::arena::Shared;
+use crate::arena::{Memory, Shared};
 use crate::directory::{Directory, Hasher, KeyHash};
 use crate::error::{BatchOutcome, Cap, KeyError, Published, Submitted, SubscribeError};
 use crate::gate::{Gate, Source};
@@ -140,14 +140,15 @@ impl<T: Clone + Send + 'static> Core<T> {
         if let Some(Some(channel)) = found {
             return Ok(channel);
         }
-        let make = || {
+        let make = |memory: &mut Memory<'_>| {
             // Whoever closes looks through the directory after it raised the flag.
             if core.is_closing() {
                 return Err(KeyError::Closed);
             }
             let shard = core.shards[hash.shard(core.shards.len())].clone();
             let home = Home::of(core);
-            Ok(Topic::new(KeyState::new(home, key, hash, shard)))
+            let topic = Topic::new(KeyState::new(home, key, hash, shard));
+            Ok(Shared::new_in(memory, topic))
         };
         core.directory
             .get_or_insert_with(hash, key, make, |channel| {
