@@ -1,6 +1,8 @@
 //! A mailbox as the pusher sees it.
 
-use std::ptr::NonNull;
+use std::ptr::{NonNull, null_mut};
+// Not `crate::sync`'s: what is read by it orders nothing, and models see the cell around it.
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use super::ring::{self, Vacant};
 use super::{CONFLATING, Header, LATEST, NO_RING, Stamp, evict, latest};
@@ -19,12 +21,36 @@ impl Entry {
         Self(Some(mailbox))
     }
 
+    /// Puts a mailbox in the place of one that is gone. Atomic, for who reads it meanwhile by
+    /// [`peek`](Self::peek).
+    ///
+    /// # Safety
+    ///
+    /// The place is valid, and nobody else writes there, or reads but by `peek`.
+    pub(crate) unsafe fn replace_at(place: *mut Self, entry: Self) {
+        let mailbox = entry.0.map_or(null_mut(), NonNull::as_ptr);
+        // SAFETY: an entry is a pointer or null; valid, as the caller promises.
+        unsafe { AtomicPtr::from_ptr(place.cast::<*mut Header>()) }.store(mailbox, Relaxed);
+    }
+
+    /// What stands there now: a mailbox that may be gone as soon as it was read, good for being fetched ahead.
+    ///
+    /// # Safety
+    ///
+    /// The place is valid, and whoever writes there meanwhile does so by [`replace_at`](Self::replace_at).
+    #[inline(always)]
+    pub(crate) unsafe fn peek(place: *const Self) -> Self {
+        // SAFETY: as above.
+        let mailbox = unsafe { AtomicPtr::from_ptr(place.cast_mut().cast::<*mut Header>()) };
+        Self(NonNull::new(mailbox.load(Relaxed)))
+    }
+
     #[inline(always)]
     pub(crate) fn mailbox(self) -> Option<NonNull<Header>> {
         self.0
     }
 
-    /// Brings what the next delivery writes towards this core.
+    /// Brings what the next delivery writes towards this core; the mailbox may be gone.
     #[inline(always)]
     pub(crate) fn prefetch<T>(self) {
         if let Some(header) = self.0 {

@@ -42,7 +42,7 @@ impl<T: Clone + Send + 'static> Engine<T> {
         for left in (1..=jobs.len()).rev() {
             if left.is_multiple_of(HAND) {
                 let hand = &jobs.as_slice()[..HAND];
-                hand.iter().for_each(|job| job.channel.prefetch());
+                fetch(hand.iter());
             }
             let Some(job) = jobs.next() else { break };
             self.admit(job);
@@ -53,10 +53,15 @@ impl<T: Clone + Send + 'static> Engine<T> {
 /// Has the keys of these fetched, so that their cache misses overlap; not worth it for a few.
 fn prefetch<T>(hand: &[Message<T>]) {
     if hand.len() >= 4 {
-        for message in hand {
-            if let Message::One(job) = message {
-                job.channel.prefetch();
-            }
-        }
+        fetch(hand.iter().filter_map(|message| match message {
+            Message::One(job) => Some(job),
+            Message::Many(_) => None,
+        }));
     }
+}
+
+/// First all topics, then what their entries name, so that there are two cache misses for all of them.
+fn fetch<'a, T: 'a>(jobs: impl Iterator<Item = &'a Job<T>> + Clone) {
+    jobs.clone().for_each(|job| job.channel.prefetch());
+    jobs.for_each(|job| job.channel.prefetch_first());
 }

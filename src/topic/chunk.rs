@@ -71,6 +71,13 @@ pub(super) struct FirstChunk {
 }
 
 impl FirstChunk {
+    /// The entry, without the turn: its mailbox may be gone.
+    #[inline]
+    pub(super) fn peek(&self) -> Entry {
+        // SAFETY: an entry in place is written by its initialisation, before it is shared, and by `replace_at`.
+        self.entry.with(|entry| unsafe { Entry::peek(entry) })
+    }
+
     pub(super) fn new() -> Self {
         Self {
             chunk: Chunk::empty(0),

@@ -60,7 +60,7 @@ use crate::sync::{
     AtomicPtr, AtomicU32, AtomicU64, Mutex,
     Ordering::{self, Relaxed},
     order, panics,
-    prefetch::prefetch,
+    prefetch::{WORKS, prefetch},
 };
 
 use chunk::{Chunk, FirstChunk};
@@ -204,6 +204,15 @@ impl<T, A: Attached> Topic<T, A> {
         }
     }
 
+    /// Brings the first subscriber's mailbox towards this core, where the topic itself has arrived: for one that is the
+    /// key's only one. Reads the entry as it may be written meanwhile, and nothing of the mailbox.
+    #[inline]
+    pub(crate) fn prefetch_first(&self) {
+        if WORKS {
+            self.first.peek().prefetch::<T>();
+        }
+    }
+
     /// How many subscribers there are. Wait-free.
     pub(crate) fn subscribers(&self) -> usize {
         self.subscribers.load(Relaxed) as usize
@@ -266,8 +275,8 @@ impl<T, A: Attached> Topic<T, A> {
         let registered = theirs.into_raw();
         // SAFETY: the position is free, so no walk reaches the entry before the bit is set.
         unsafe { Chunk::entry(chunk, bit) }.with_mut(|entry| {
-            // SAFETY: as above.
-            unsafe { *entry = Entry::new(registered) }
+            // SAFETY: as above; who fetches ahead peeks.
+            unsafe { Entry::replace_at(entry, Entry::new(registered)) }
         });
         // Pushes complete by now leave the entry alone: their walks looked at `live` before they left,
         // and `live_set` puts this load before a look that finds the bit. Those between this and the
