@@ -56,9 +56,8 @@ impl Blocks {
         if bytes > inner.left {
             // An eighth of what there is: allocators leave a gap of an alignment's size before each, and the kernel
             // keeps books of each. What is not touched costs nothing.
-            let size = bytes.max(inner.total / 8).checked_next_multiple_of(BLOCK)?;
-            let layout = Layout::from_size_align(size, BLOCK_ALIGN).ok()?;
-            let base = allocate(layout)?;
+            let (base, layout) = block(bytes.max(inner.total / 8)).or_else(|| block(bytes))?;
+            let size = layout.size();
             inner.blocks.push((base, layout));
             inner.total += size;
             if size - bytes <= inner.left {
@@ -107,7 +106,14 @@ impl fmt::Debug for Blocks {
     }
 }
 
-/// A block from the global allocator, on large pages if there are any.
+/// A block of at least so many bytes, from the global allocator.
+fn block(bytes: usize) -> Option<(NonNull<u8>, Layout)> {
+    let size = bytes.checked_next_multiple_of(BLOCK)?;
+    let layout = Layout::from_size_align(size, BLOCK_ALIGN).ok()?;
+    Some((allocate(layout)?, layout))
+}
+
+/// Memory from the global allocator, on large pages if there are any.
 fn allocate(layout: Layout) -> Option<NonNull<u8>> {
     // SAFETY: not of size zero, since what is taken is not.
     let base = NonNull::new(unsafe { alloc::alloc(layout) })?;

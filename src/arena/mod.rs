@@ -19,8 +19,10 @@
 //! it is until it is replaced.
 //!
 //! A thread takes from the same slots each time if it can: so a key that comes and goes uses memory that is still in the
-//! cache. Before they take a new run it looks through all the others for what came back there, so that no memory is
-//! left to threads that have no more use for it.
+//! cache. Where there is nothing for it, it looks through the other slots for what came back there, and goes on with
+//! those, before a new run is taken: so memory is not left to threads that have no more use for it. It passes by what is
+//! locked at that moment, and what came back but lies deeper than it looks: with several threads some more memory is
+//! taken than is in use at any time, and at the very most eight times as much.
 //!
 //! # What is given back when
 //!
@@ -37,7 +39,7 @@
 //!    takes nothing else off that list, so that no exchange can mistake a slot that came back for one that stayed. Who
 //!    holds the lock as it gives it back puts it on a list of `Slots` itself.
 //! 3. The pool lives until its owner has gone and every slot is back: `outstanding` is what the owner took, which it
-//!    adds at its end, less what was given back to the pool. Whoever brings it to zero frees the pool: who gives back
+//!    adds at its end, less what came back under its lock, and less what was given back to the pool. Whoever brings it to zero frees the pool: who gives back
 //!    last, by a count that comes after the exchange, or the owner.
 
 #![allow(unsafe_code)]
@@ -101,10 +103,10 @@ impl Arena {
     /// Slots to take from and give back to, for as long as the result lives. Blocks while more threads have some
     /// than there are.
     pub(crate) fn memory(&self) -> Memory<'_> {
-        self.memory_of(thread_number())
+        self.memory_of(preferred::number())
     }
 
-    /// As for the thread of this number.
+    /// As for a thread that prefers this part.
     fn memory_of(&self, own: usize) -> Memory<'_> {
         let part = |n: usize| &self.parts[own.wrapping_add(n) % PARTS];
         let free = (0..PARTS).find_map(|n| part(n).try_lock());
@@ -184,13 +186,17 @@ impl Own<'_> {
         if let Some(slot) = slots.take(class) {
             return Some((slot, slots.origin()));
         }
-        // Once for each run, or there is something to be found: one's own lock is among those that are taken.
-        for part in &self.arena.parts {
+        // One's own lock is among those that are taken.
+        for (number, part) in self.arena.parts.iter().enumerate() {
             if let Some(mut others) = part.try_lock()
-                && let Some(others) = others.as_mut()
-                && let Some(slot) = others.take_used(class)
+                && let Some(found) = others.as_mut()
+                && let Some(slot) = found.take_used(class)
             {
-                return Some((slot, others.origin()));
+                let origin = found.origin();
+                // To stay there: where one slot came back there are more, and this one comes back there.
+                self.slots = others;
+                preferred::move_to(number);
+                return Some((slot, origin));
             }
         }
         slots.refill()?;
@@ -204,13 +210,27 @@ impl fmt::Debug for Arena {
     }
 }
 
-/// Threads are numbered as they come.
-fn thread_number() -> usize {
+/// The number of the part that a thread takes from if it can: as threads come at first, and then where it found
+/// something.
+mod preferred {
+    use std::cell::Cell;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Relaxed));
-    // A thread that is ending may have no number any more.
-    NUMBER.try_with(|number| *number).unwrap_or(0)
+    std::thread_local!(static NUMBER: Cell<usize> = Cell::new(NEXT.fetch_add(1, Relaxed)));
+
+    pub(super) fn number() -> usize {
+        // A thread that is ending may have none any more.
+        NUMBER.try_with(Cell::get).unwrap_or(0)
+    }
+
+    pub(super) fn move_to(number: usize) {
+        // In a model nothing may be remembered from one run to the next.
+        if !cfg!(afterwrite_loom) {
+            // As above; then there is nothing to remember it for.
+            let _ = NUMBER.try_with(|preferred| preferred.set(number));
+        }
+    }
 }
 
 #[cfg(all(test, not(afterwrite_loom)))]

@@ -215,8 +215,8 @@ impl<V: Keyed, C: SnapshotCell<V>> Directory<V, C> {
 
     /// Runs `under_lock` with the value of `key`, which is made by `make` if there is none.
     ///
-    /// Both closures run while the stripe's writers' lock is held: they must be short, and touch no
-    /// writer of this directory. What `under_lock` did is there for the first reader who finds a
+    /// Both closures run while the stripe's writers' lock is held, and in a large directory one of its memory's: they must
+    /// be short, and touch no writer of this directory. What `under_lock` did is there for the first reader who finds a
     /// new value, and no [`remove_if`](Self::remove_if) comes between: this is where a caller pins the value.
     /// The made value's key must be `key`.
     ///

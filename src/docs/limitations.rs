@@ -19,8 +19,9 @@
 //!   too early, and nothing follows to say when it would not.
 //! - **Anything under `panic = "abort"`** that rests on catching the user's panics.
 //! - **Lock-freedom of what is not a push.** [`submit`] takes flume's short lock. Subscribing and closing
-//!   take a topic's and a stripe's lock, and in a large registry one of its memory's. An [`advance`] that somebody waits for takes the watermark's, and
-//!   waking a thread enters the operating system. An observer is called by the thread that pushes.
+//!   take a topic's and a stripe's lock, and in a large registry those of its memory. An [`advance`] that
+//!   somebody waits for takes the watermark's, and waking a thread enters the operating system. An observer is
+//!   called by the thread that pushes.
 //! - **Progress of one key while its pusher is preempted.** The turn is held for the length of a walk:
 //!   meanwhile publishers of the same key hand over, and other keys know nothing of it. Wakers are called
 //!   once it is given back; but where more than 32 receivers of one key sleep, those before the last 32
@@ -30,7 +31,8 @@
 //! - **Memory that shrinks.** A directory keeps the buckets, and a topic the chunks, of its largest
 //!   extent: a topic until its key has neither subscribers nor handles. A registry that has had more than some
 //!   32,000 keys keeps the room for topics as well, for later keys of its own: in all some 270 bytes for each key of
-//!   its largest extent, until the registry and all that came of it are gone.
+//!   its largest extent, somewhat more where several threads subscribe, until the registry and all that came of it
+//!   are gone.
 //! - **Memory key by key.** That room comes from the global allocator 2 MiB at a time or more, so a heap profiler shows
 //!   blocks, under whoever subscribed when one was due, and no topic by itself. The first touch of a page of 2 MiB takes
 //!   some 100 µs, more if the kernel has to make room: who subscribes waits for it, and so may others that subscribe to
@@ -66,6 +68,7 @@
 //! |---|---|---|
 //! | arc-swap, in the directory | an atomic pointer, whose retired snapshots live to the end of the model | arc-swap protects what is read, and snapshots are freed in time |
 //! | the arena, in the directory | the global allocator; the arena has models of its own | the two together |
+//! | fetching ahead, of buckets, topics and mailboxes | nothing | it is free of races; it follows no pointer that it reads |
 //! | flume, the queue of a shard | a locked queue of the same capacity | flume loses and reorders nothing |
 //! | crossbeam's `SegQueue`, the lists of refused keys and of woken gates | a locked list | the same of it |
 //! | crossbeam's `AtomicCell`, the place of a key's refused producers | a locked place | the same of it |

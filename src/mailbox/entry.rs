@@ -21,7 +21,7 @@ impl Entry {
         Self(Some(mailbox))
     }
 
-    /// Puts a mailbox in the place of one that is gone. Atomic, for who reads it meanwhile by
+    /// Puts a mailbox in a place that is free. Atomic, for who reads it meanwhile by
     /// [`peek`](Self::peek).
     ///
     /// # Safety

@@ -2,7 +2,8 @@
 //!
 //! # Who takes part
 //! - *the holder*: the one thread that has taken the turn. It alone touches the entries of the
-//!   chunks, and so the pusher's side of every mailbox. A thread that finds the turn taken never
+//!   chunks, and so the pusher's side of every mailbox; but a shard that fetches ahead reads the first entry of a
+//!   topic, atomically, and follows it nowhere. A thread that finds the turn taken never
 //!   waits for it: a publisher hands its payload to the shard, the shard asks to be rung (`MORE`),
 //!   a loss is left as a debt (`OWED`).
 //! - *receivers*: one for each mailbox.
@@ -126,7 +127,8 @@ struct MoreChunks {
 unsafe impl Send for Writers {}
 
 // SAFETY: payloads move between threads through mailboxes (`T: Send`); entries are touched by the
-// holder of the turn alone, or by a writer before they are live or after they are quiet.
+// holder of the turn alone, or by a writer before they are live or after they are quiet; who fetches ahead reads
+// the first one as an atomic, which is how it is written.
 unsafe impl<T: Send, A: Send + Sync> Send for Topic<T, A> {}
 // SAFETY: as above; no `&T` is given out.
 unsafe impl<T: Send, A: Send + Sync> Sync for Topic<T, A> {}
