@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use std::sync::atomic::Ordering;
+
 const FAULT: &str = "AFTERWRITE_MUTANT";
 
 /// Whether this process runs with a fault; then what spawns processes does nothing.
@@ -32,6 +34,15 @@ pub fn passes(model: &str, fault: Option<&str>) -> bool {
         "{model} with {fault:?} came to no verdict:\n{said}\n{cried}",
     );
     passed
+}
+
+/// The weakenings of these orderings, each by the name of its fault: both halves of one that acquires and releases.
+pub fn weakenings<'a>(roles: impl IntoIterator<Item = &'a (&'a str, Ordering)>) -> Vec<String> {
+    let of = |(role, ordering): &(&str, Ordering)| match ordering {
+        Ordering::AcqRel => vec![format!("{role}:acquire"), format!("{role}:release")],
+        _ => vec![(*role).to_owned()],
+    };
+    roles.into_iter().flat_map(of).collect()
 }
 
 /// Asserts that each model of the table passes as it is, and fails with its fault: pairs of a fault

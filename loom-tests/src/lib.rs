@@ -10,7 +10,7 @@ mod payload;
 mod subscriber;
 mod woken;
 
-pub use faults::{assert_killed, assert_listed, faulted, passes};
+pub use faults::{assert_killed, assert_listed, faulted, passes, weakenings};
 pub use payload::Payload;
 pub use subscriber::{Sleep, Subscriber};
 pub use woken::Woken;

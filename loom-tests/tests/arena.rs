@@ -5,9 +5,8 @@
 #![cfg(afterwrite_loom)]
 
 use afterwrite::arena_models::{ARENA_ROLES, Counted, Model};
-use afterwrite_loom_tests::{assert_killed, assert_listed, faulted, model};
+use afterwrite_loom_tests::{assert_killed, assert_listed, faulted, model, weakenings};
 use loom::sync::Arc;
-use loom::sync::atomic::Ordering;
 use loom::thread;
 
 /// Property: what was done with a slot on another thread is over before it is used again. Two threads.
@@ -143,12 +142,7 @@ fn every_ordering_has_a_model_that_misses_it() {
     if faulted() {
         return;
     }
-    let roles: Vec<_> = (ARENA_ROLES.iter())
-        .flat_map(|(role, ordering)| match ordering {
-            Ordering::AcqRel => vec![format!("{role}:acquire"), format!("{role}:release")],
-            _ => vec![(*role).to_owned()],
-        })
-        .collect();
+    let roles = weakenings(ARENA_ROLES);
     let roles: Vec<_> = roles.iter().map(String::as_str).collect();
     assert_listed(FAULTS, &roles);
     assert_killed(FAULTS);

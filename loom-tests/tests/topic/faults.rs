@@ -2,8 +2,7 @@
 //! `AcqRel` alone, and steps of the protocol taken away.
 
 use afterwrite::models::{ROLES, STEPS};
-use afterwrite_loom_tests::{assert_killed, assert_listed, faulted};
-use std::sync::atomic::Ordering;
+use afterwrite_loom_tests::{assert_killed, assert_listed, faulted, weakenings};
 
 /// Which model has to fail for which weakened ordering.
 const ORDERINGS: &[(&str, &str)] = &[
@@ -146,18 +145,8 @@ fn every_ordering_has_a_model_that_kills_its_weakening() {
     if faulted() {
         return;
     }
-    let mut expected: Vec<String> = Vec::new();
-    for (role, ordering) in ROLES {
-        if ARGUED.contains(role) {
-            continue;
-        }
-        match ordering {
-            Ordering::AcqRel => {
-                expected.extend(["acquire", "release"].map(|half| format!("{role}:{half}")));
-            }
-            _ => expected.push((*role).to_owned()),
-        }
-    }
+    let modelled = ROLES.iter().filter(|(role, _)| !ARGUED.contains(role));
+    let expected = weakenings(modelled);
     let listed: Vec<_> = ORDERINGS
         .iter()
         .map(|(fault, _)| (*fault).to_owned())
