@@ -39,8 +39,8 @@
 //!    takes nothing else off that list, so that no exchange can mistake a slot that came back for one that stayed. Who
 //!    holds the lock as it gives it back puts it on a list of `Slots` itself.
 //! 3. The pool lives until its owner has gone and every slot is back: `outstanding` is what the owner took, which it
-//!    adds at its end, less what came back under its lock, and less what was given back to the pool. Whoever brings it to zero frees the pool: who gives back
-//!    last, by a count that comes after the exchange, or the owner.
+//!    adds at its end, less what came back under its lock, and less what was given back to the pool. Whoever brings it
+//!    to zero frees the pool: who gives back last, by a count that comes after the exchange, or the owner.
 
 #![allow(unsafe_code)]
 
@@ -68,7 +68,7 @@ use slots::{Class, Slots};
 /// Bytes that slots take from the blocks at a time; what is as large itself may come from there as well.
 pub(crate) const RUN: usize = if cfg!(afterwrite_loom) { 64 } else { 16 << 10 };
 
-/// Slots that a directory has, so that as many threads take some at the same time; a power of two.
+/// Slots that a directory has, so that as many threads take some at the same time.
 const PARTS: usize = if cfg!(afterwrite_loom) { 2 } else { 8 };
 
 /// Slots, once there are any, and their lock.
@@ -165,7 +165,7 @@ impl Memory<'_> {
 /// Memory from the global allocator.
 #[inline]
 fn global(layout: Layout) -> (NonNull<u8>, Origin) {
-    assert!(layout.size() > 0, "something");
+    assert!(layout.size() > 0, "nothing needs no memory");
     // SAFETY: not of size zero.
     match NonNull::new(unsafe { alloc::alloc(layout) }) {
         Some(memory) => (memory, Origin::GLOBAL),

@@ -1,6 +1,6 @@
 //! A mailbox as the pusher sees it.
 
-use std::ptr::{NonNull, null_mut};
+use std::ptr::NonNull;
 // Not `crate::sync`'s: what is read by it orders nothing, and models see the cell around it.
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
@@ -16,28 +16,22 @@ impl Entry {
     /// No mailbox.
     pub(crate) const EMPTY: Self = Self(None);
 
-    /// That of a registered mailbox.
-    pub(crate) fn new(mailbox: NonNull<Header>) -> Self {
-        Self(Some(mailbox))
-    }
-
-    /// Puts a mailbox in a place that is free. Atomic, for who reads it meanwhile by
-    /// [`peek`](Self::peek).
+    /// Puts a mailbox in a place that is free. Atomic, for who reads it meanwhile by [`peek`](Self::peek).
     ///
     /// # Safety
     ///
     /// The place is valid, and nobody else writes there, or reads but by `peek`.
-    pub(crate) unsafe fn replace_at(place: *mut Self, entry: Self) {
-        let mailbox = entry.0.map_or(null_mut(), NonNull::as_ptr);
+    pub(crate) unsafe fn put(place: *mut Self, mailbox: NonNull<Header>) {
         // SAFETY: an entry is a pointer or null; valid, as the caller promises.
-        unsafe { AtomicPtr::from_ptr(place.cast::<*mut Header>()) }.store(mailbox, Relaxed);
+        unsafe { AtomicPtr::from_ptr(place.cast::<*mut Header>()) }
+            .store(mailbox.as_ptr(), Relaxed);
     }
 
     /// What stands there now: a mailbox that may be gone as soon as it was read, good for being fetched ahead.
     ///
     /// # Safety
     ///
-    /// The place is valid, and whoever writes there meanwhile does so by [`replace_at`](Self::replace_at).
+    /// The place is valid, and whoever writes there meanwhile does so by [`put`](Self::put).
     #[inline(always)]
     pub(crate) unsafe fn peek(place: *const Self) -> Self {
         // SAFETY: as above.

@@ -74,7 +74,7 @@ impl FirstChunk {
     /// The entry, without the turn: its mailbox may be gone.
     #[inline]
     pub(super) fn peek(&self) -> Entry {
-        // SAFETY: an entry in place is written by its initialisation, before it is shared, and by `replace_at`.
+        // SAFETY: an entry in place is written by its initialisation, before it is shared, and by `put`.
         self.entry.with(|entry| unsafe { Entry::peek(entry) })
     }
 

@@ -278,7 +278,7 @@ impl<T, A: Attached> Topic<T, A> {
         // SAFETY: the position is free, so no walk reaches the entry before the bit is set.
         unsafe { Chunk::entry(chunk, bit) }.with_mut(|entry| {
             // SAFETY: as above; who fetches ahead peeks.
-            unsafe { Entry::replace_at(entry, Entry::new(registered)) }
+            unsafe { Entry::put(entry, registered) }
         });
         // Pushes complete by now leave the entry alone: their walks looked at `live` before they left,
         // and `live_set` puts this load before a look that finds the bit. Those between this and the
