@@ -61,6 +61,12 @@ impl Piece {
     }
 }
 
+/// Joined by name: what the end of a scope orders by itself, a counter and a `park` of std's, ThreadSanitizer does not
+/// see.
+fn on_another_thread(f: impl FnOnce() + Send) {
+    thread::scope(|scope| scope.spawn(f).join().expect("its checks hold"));
+}
+
 fn random(state: &mut u64) -> usize {
     *state = state
         .wrapping_mul(6_364_136_223_846_793_005)
@@ -173,17 +179,23 @@ fn a_busy_part_is_passed_by() {
 fn pieces_come_back_from_other_threads() {
     let arena = Arena::new();
     thread::scope(|scope| {
+        let mut threads = Vec::new();
         for taker in 0..2 {
             let (to, from) = sync_channel(64);
             let arena = &arena;
-            scope.spawn(move || {
+            threads.push(scope.spawn(move || {
                 for step in 0..50_000 {
                     let size = (step + taker) % 300 + 1;
                     let piece = Piece::new(&mut arena.memory(), size, step as u8);
                     to.send(piece).expect("the other one listens");
                 }
-            });
-            scope.spawn(move || from.iter().for_each(|piece: Piece| piece.give_back(None)));
+            }));
+            threads.push(scope.spawn(move || {
+                from.iter().for_each(|piece: Piece| piece.give_back(None));
+            }));
+        }
+        for thread in threads {
+            thread.join().expect("its checks hold");
         }
     });
     // A hundred and thirty pieces of each, at any time, and what waits on lists.
@@ -210,12 +222,10 @@ fn a_value_outlives_its_arena() {
     drop(arena);
     drop(values);
     assert_eq!(alive.load(Relaxed), 100);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for (value, n) in others.into_iter().zip(0..) {
-                assert_eq!(value.1, [n; 20]);
-            }
-        });
+    on_another_thread(|| {
+        for (value, n) in others.into_iter().zip(0..) {
+            assert_eq!(value.1, [n; 20]);
+        }
     });
     assert_eq!(alive.load(Relaxed), 0);
 }
@@ -256,12 +266,10 @@ fn a_value_whose_drop_panics_gives_its_memory_back() {
 fn threads_one_after_the_other_share_their_memory() {
     let arena = Arena::new();
     for _ in 0..2 * PARTS {
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let piece = |_| Piece::new(&mut arena.memory(), 240, 1);
-                let pieces: Vec<_> = (0..8_000).map(piece).collect();
-                pieces.into_iter().for_each(|piece| piece.give_back(None));
-            });
+        on_another_thread(|| {
+            let piece = |_| Piece::new(&mut arena.memory(), 240, 1);
+            let pieces: Vec<_> = (0..8_000).map(piece).collect();
+            pieces.into_iter().for_each(|piece| piece.give_back(None));
         });
     }
     let limit = if cfg!(afterwrite_asan) {
@@ -276,19 +284,17 @@ fn threads_one_after_the_other_share_their_memory() {
 #[cfg_attr(afterwrite_asan, ignore = "nothing is used again")]
 fn who_finds_something_elsewhere_goes_on_there() {
     let arena = Arena::new();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let piece = |_| Piece::new(&mut arena.memory_of(5), 240, 1);
-            let pieces: Vec<_> = (0..1_000).map(piece).collect();
-            pieces.into_iter().for_each(|piece| piece.give_back(None));
-            let first = Piece::new(&mut arena.memory_of(2), 240, 2);
-            assert_eq!(preferred::number(), 5);
-            let mut memory = arena.memory();
-            let second = Piece::new(&mut memory, 240, 3);
-            // It is of the slots that it has now.
-            second.give_back(Some(&mut memory));
-            first.give_back(Some(&mut memory));
-        });
+    on_another_thread(|| {
+        let piece = |_| Piece::new(&mut arena.memory_of(5), 240, 1);
+        let pieces: Vec<_> = (0..1_000).map(piece).collect();
+        pieces.into_iter().for_each(|piece| piece.give_back(None));
+        let first = Piece::new(&mut arena.memory_of(2), 240, 2);
+        assert_eq!(preferred::number(), 5);
+        let mut memory = arena.memory();
+        let second = Piece::new(&mut memory, 240, 3);
+        // It is of the slots that it has now.
+        second.give_back(Some(&mut memory));
+        first.give_back(Some(&mut memory));
     });
     assert_eq!(arena.blocks().bytes(), 2 << 20);
 }
